@@ -1,0 +1,14 @@
+"""Commands that keep the house in order; the relay's calendar makes them."""
+
+from app.ledger.command import Command
+
+
+class PruneLedger(Command, queue="upkeep", every=3600):
+    """Delete finished jobs after 30 days and free keys after 90."""
+
+    period: str
+    """The start of the hour (ISO 8601, UTC) that this job is for."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"prune_ledger:{self.period}"

@@ -1,0 +1,102 @@
+"""One JSON line an event, with the correlation id that runs from the request through every job.
+
+Redaction is the last step before a line is written, so that no caller can forget it. The same
+`redact` cleans what the ledger shows: error messages, tracebacks and payloads.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+_SECRET = re.compile(
+    r"rsolv_[A-Za-z0-9_-]{8,}"  # our API keys
+    r"|\b(?:sk|rk|pk)_(?:test|live)_\w+|\bwhsec_\w+"  # Stripe's
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # user:password in an address
+    r"|(?<![\w-])(?:\d[ -]?){12,18}\d(?![\w-])"  # a card number
+    r"|(?i:(?<=bearer )[\w.~+/=-]{8,})"
+    r"|(?<=[?&]token=)[\w.~-]+"  # our signed links
+)
+_EMAIL = re.compile(r"([A-Za-z0-9])[\w.+%'-]*(@[\w-]+(?:\.[\w-]+)+)")
+_HIDDEN_KEYS = re.compile(
+    r"(?i)(api_?key|authorization|cookie|password|secret|token|card|cvc|signature)$"
+)
+_MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|(?i:bearer )|token=|(?:\d[ -]?){13}")
+
+
+def redact_text(text: str) -> str:
+    """`text` without secrets; of an e-mail address the first letter and the domain remain."""
+    if not _MAYBE.search(text):  # most strings by far: one quick scan
+        return text
+    return _EMAIL.sub(r"\1***\2", _SECRET.sub("[redacted]", text))
+
+
+def redact(value: Any) -> Any:
+    """`value` with every string in it redacted, and what a telling key names replaced whole."""
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, Mapping):
+        return {
+            key: "[redacted]" if isinstance(key, str) and _HIDDEN_KEYS.search(key) and item else redact(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redact(item) for item in value]
+    return value
+
+
+def _redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        if type(value) is str or type(value) in (dict, list, tuple):
+            event[key] = redact(value)
+    return event
+
+
+def _to_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+def _shared_steps() -> list[Any]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.format_exc_info,
+        _redact_event,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def configure_logs() -> None:
+    """Send every log line of this process, our own and the libraries', to its output as JSON.
+
+    Written to the descriptor that the process was started with, because Dramatiq replaces
+    `sys.stdout` by a pipe to its parent that costs a second copy of each line.
+    """
+    if structlog.is_configured():
+        return
+    out = open(sys.__stdout__.fileno() if sys.__stdout__ else 1, "wb", buffering=0, closefd=False)  # noqa: PTH123, SIM115
+    structlog.configure(
+        processors=[*_shared_steps(), _to_json],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.BytesLoggerFactory(file=out),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.__stdout__)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *_shared_steps()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()

@@ -1,0 +1,181 @@
+"""Every setting, typed, from the environment, `.env`, or what `tallyhook up` embedded on this machine.
+
+The table of names and meanings is in the README. Secrets are `SecretStr`, so that printing the
+settings cannot leak them.
+"""
+
+import os
+import secrets
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+EMBEDDED_ENV = "embedded.env"
+"""Written by `tallyhook up` under TALLYHOOK_HOME: the addresses of the parts that it embedded."""
+
+_PREFIX = "TALLYHOOK_"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. `problems` has one clear line for each reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Cents = Annotated[int, Field(ge=0)]
+
+
+class Settings(BaseSettings):
+    """What the environment says. Money is integer cents; a `None` is "not configured"."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, validate_assignment=False)
+
+    tallyhook_env: Literal["development", "staging", "production"] = "development"
+    tallyhook_home: Path = Path(".tallyhook")
+
+    database_url: str | None = None
+    redis_url: str | None = None
+
+    stripe_secret_key: SecretStr | None = None
+    stripe_api_base: str = "https://api.stripe.com"
+    stripe_webhook_secrets: SecretList = ()
+    github_webhook_secrets: SecretList = ()
+
+    mail_url: SecretStr | None = None
+    mail_from: str = "Tallyhook <no-reply@localhost>"
+    base_url: str | None = None
+    port: int = Field(default=8000, ge=1, le=65535)
+
+    secret_keys: SecretList = ()
+    ops_token: SecretStr | None = None
+
+    billing_enabled: bool = True
+    auto_provision: bool = True
+
+    signup_rate_limit: str = "10/hour"
+    api_rate_limit: str = "600/minute"
+    webhook_rate_limit: str | None = None
+
+    payg_fix_cents: Cents = 1500
+    teams_month_cents: Cents = 49900
+    teams_included_fixes: int = Field(default=60, ge=0)
+    teams_overage_cents: Cents = 800
+    trial_fixes: int = Field(default=5, ge=0)
+    trial_bonus_fixes: int = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _make_local_secrets(self) -> Self:
+        """Outside production, keys that are not given are made once and kept under TALLYHOOK_HOME."""
+        if self.tallyhook_env == "production":
+            return self
+        if not self.secret_keys:
+            self.secret_keys = (_local_secret(self.tallyhook_home, "secret_key"),)
+        if self.ops_token is None:
+            self.ops_token = _local_secret(self.tallyhook_home, "ops_token")
+        if self.mail_url is None:
+            self.mail_url = SecretStr(f"file://{(self.tallyhook_home / 'mail').resolve()}")
+        return self
+
+    @property
+    def public_url(self) -> str:
+        """Where senders and customers reach the web process, without a trailing slash."""
+        return (self.base_url or f"http://localhost:{self.port}").rstrip("/")
+
+    def problems(self) -> list[str]:
+        """What keeps this process from running as TALLYHOOK_ENV says, one line each. Empty is good."""
+        lacking = []
+        if self.tallyhook_env == "production":
+            for name, meaning in _PRODUCTION_NEEDS.items():
+                if not getattr(self, name):
+                    lacking.append(f"{name.upper()} is not set: production needs {meaning}")
+            lacking += [f"{name} is not a setting of Tallyhook" for name in unknown_settings()]
+            key = self.stripe_secret_key
+            if key and "_live_" not in key.get_secret_value():
+                lacking.append("STRIPE_SECRET_KEY is a test key: production needs sk_live_… or rk_live_…")
+        else:
+            for name in ("database_url", "redis_url", "stripe_secret_key"):
+                if not getattr(self, name):
+                    lacking.append(f"{name.upper()} is not set and `tallyhook up` is not running here")
+        return lacking
+
+
+_PRODUCTION_NEEDS = {
+    "database_url": "a PostgreSQL of its own, nothing embedded",
+    "redis_url": "a Redis of its own, nothing embedded",
+    "stripe_secret_key": "Stripe's key, not the sandbox",
+    "stripe_webhook_secrets": "the secret of Stripe's webhook endpoint",
+    "mail_url": "a mail server (smtp://… or smtps://…)",
+    "base_url": "the address that customers open",
+    "secret_keys": "a key of its own to seal and sign with",
+    "ops_token": "a token of its own for the ops console",
+}
+
+
+def _local_secret(home: Path, name: str) -> SecretStr:
+    """The secret kept in a file only its owner can read; made the first time, by whoever comes first."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / name
+    while True:
+        try:
+            kept = path.read_text().strip()
+            if kept:
+                return SecretStr(kept)
+        except FileNotFoundError:
+            pass
+        fresh = home / f".{name}.{os.getpid()}"
+        fresh.touch(mode=0o600)
+        fresh.write_text(secrets.token_urlsafe(32))
+        try:
+            os.link(fresh, path)  # fails if another process was first: both then read the same secret
+        except FileExistsError:
+            path.stat().st_size or path.unlink()
+        finally:
+            fresh.unlink()
+
+
+def unknown_settings() -> list[str]:
+    """Names in the environment (`TALLYHOOK_…`) and in `.env` that no setting reads."""
+    known = {name.upper() for name in Settings.model_fields}
+    given = {name for name in os.environ if name.startswith(_PREFIX)} | set(dotenv_values(".env"))
+    return sorted(given - known)
+
+
+def load_settings() -> Settings:
+    """Read the settings afresh: the environment first, then `.env`, then what `up` embedded here.
+
+    Raises:
+        SettingsError: a value does not have the form that its setting needs.
+    """
+    env = dotenv_values(".env")
+    home = Path(os.environ.get("TALLYHOOK_HOME") or env.get("TALLYHOOK_HOME") or ".tallyhook")
+    mode = os.environ.get("TALLYHOOK_ENV") or env.get("TALLYHOOK_ENV") or "development"
+    files = [".env"] if mode == "production" else [str(home / EMBEDDED_ENV), ".env"]
+    try:
+        return Settings(_env_file=files)
+    except ValidationError as error:
+        # Only the name and the reason: the value may be a secret.
+        raise SettingsError(
+            [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        ) from None
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        SettingsError: see `load_settings`.
+    """
+    return load_settings()
