@@ -12,14 +12,13 @@ from dramatiq.middleware import Middleware
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+import jobs  # noqa: F401  (registers every handler)
 from app.ledger.bell import BellBroker, make_redis
 from app.ledger.command import COMMANDS
 from app.ledger.executor import HANDLERS, Executor
 from app.ledger.gates import closed_gates
 from app.logs import configure_logs, log
 from app.settings import SettingsError, get_settings
-
-import jobs  # noqa: F401  (registers every handler)
 
 
 class _Lifecycle(Middleware):
@@ -48,10 +47,10 @@ def make_broker() -> BellBroker:
         except (DBAPIError, PoolTimeout) as error:
             log.warning("drain.failed", queue=queue, error=type(error).__name__)  # the relay rings again
 
-    broker = BellBroker(client=make_redis(5.0), middleware=[_Lifecycle(executor)])
+    broker = BellBroker(client=make_redis(5.0), middleware=[_Lifecycle(executor)])  # type: ignore[no-untyped-call]
     for name in HANDLERS:
         queue = COMMANDS[name].queue
-        dramatiq.actor(partial(drain, queue), broker=broker, actor_name=name, queue_name=queue)
+        dramatiq.actor(broker=broker, actor_name=name, queue_name=queue)(partial(drain, queue))
     return broker
 
 

@@ -23,9 +23,7 @@ _SECRET = re.compile(
     r"|(?<=[?&]token=)[\w.~-]+"  # our signed links
 )
 _EMAIL = re.compile(r"([A-Za-z0-9])[\w.+%'-]*(@[\w-]+(?:\.[\w-]+)+)")
-_HIDDEN_KEYS = re.compile(
-    r"(?i)(api_?key|authorization|cookie|password|secret|token|card|cvc|signature)$"
-)
+_HIDDEN_KEYS = re.compile(r"(?i)(api_?key|authorization|cookie|password|secret|token|card|cvc|signature)$")
 _MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|(?i:bearer )|token=|(?:\d[ -]?){13}")
 
 
@@ -79,7 +77,7 @@ def configure_logs() -> None:
     """
     if structlog.is_configured():
         return
-    out = open(sys.__stdout__.fileno() if sys.__stdout__ else 1, "wb", buffering=0, closefd=False)  # noqa: PTH123, SIM115
+    out = open(sys.__stdout__.fileno() if sys.__stdout__ else 1, "wb", buffering=0, closefd=False)  # noqa: SIM115
     structlog.configure(
         processors=[*_shared_steps(), _to_json],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -140,7 +140,8 @@ def _local_secret(home: Path, name: str) -> SecretStr:
         try:
             os.link(fresh, path)  # fails if another process was first: both then read the same secret
         except FileExistsError:
-            path.stat().st_size or path.unlink()
+            if not path.stat().st_size:  # its writer died between the two: it can be made again
+                path.unlink()
         finally:
             fresh.unlink()
 
@@ -166,9 +167,7 @@ def load_settings() -> Settings:
         return Settings(_env_file=files)
     except ValidationError as error:
         # Only the name and the reason: the value may be a secret.
-        raise SettingsError(
-            [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        ) from None
+        raise SettingsError([f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]) from None
 
 
 @cache

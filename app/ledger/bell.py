@@ -30,7 +30,7 @@ class _BellConsumer:
     idle CPU. This waits in BLPOP for whoever rings next, and still looks once a second.
     """
 
-    def __init__(self, inner: Any, client: "redis.Redis[bytes]", key: str, idle_s: float) -> None:
+    def __init__(self, inner: Any, client: redis.Redis, key: str, idle_s: float) -> None:
         self._inner, self._client, self._key, self._idle_s = inner, client, key, idle_s
 
     def __iter__(self) -> Iterator[Any]:
@@ -46,7 +46,7 @@ class _BellConsumer:
         try:
             self._client.blpop([self._key], timeout=self._idle_s)
         except redis.ConnectionError as error:
-            raise dramatiq.ConnectionClosed(error) from None
+            raise dramatiq.ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
         return next(self._inner)
 
     def __getattr__(self, name: str) -> Any:
@@ -68,7 +68,7 @@ class BellBroker(RedisBroker):
             self.emit_after("declare_queue", queue_name)
 
 
-def make_redis(timeout_s: float) -> "redis.Redis[bytes]":
+def make_redis(timeout_s: float) -> redis.Redis:
     """A client on REDIS_URL that gives up after `timeout_s` seconds and tries a broken connection once more.
 
     Raises:
@@ -77,21 +77,21 @@ def make_redis(timeout_s: float) -> "redis.Redis[bytes]":
     url = get_settings().redis_url
     if url is None:
         raise SettingsError(["REDIS_URL is not set and `tallyhook up` is not running here"])
-    client: redis.Redis[bytes] = redis.Redis.from_url(
+    client: redis.Redis = redis.Redis.from_url(
         url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
     )
     return client
 
 
 @cache
-def get_redis() -> "redis.Redis[bytes]":
+def get_redis() -> redis.Redis:
     """The client for what may be skipped when Redis is away: rings, caches. Gives up after 0.5 s."""
     return make_redis(0.5)
 
 
 @cache
 def _ringer() -> RedisBroker:
-    return BellBroker(client=get_redis(), middleware=[])
+    return BellBroker(client=get_redis(), middleware=[])  # type: ignore[no-untyped-call]
 
 
 def _bell_key(queue: str) -> str:
@@ -114,11 +114,11 @@ def ring(queue: str, name: str) -> bool:
     try:
         client = get_redis()
         if client.llen(f"dramatiq:{queue}") == 0:
-            _ringer().enqueue(
-                dramatiq.Message(queue_name=queue, actor_name=name, args=(), kwargs={}, options={})
-            )
+            _ringer().enqueue(dramatiq.Message(queue_name=queue, actor_name=name, args=(), kwargs={}, options={}))
             with client.pipeline(transaction=False) as pipe:
-                pipe.lpush(_bell_key(queue), b"1").ltrim(_bell_key(queue), 0, 63).execute()
+                pipe.lpush(_bell_key(queue), b"1")
+                pipe.ltrim(_bell_key(queue), 0, 63)
+                pipe.execute()
     except redis.RedisError as error:
         _muted_until = time.monotonic() + _MUTE_S
         log.warning("bell.silent", queue=queue, error=type(error).__name__)

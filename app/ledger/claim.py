@@ -94,9 +94,7 @@ RETURNING jobs.id
 """
 
 
-def claim(
-    db: Connection, *, queue: str, names: list[str], closed: list[str], owner: str, limit: int
-) -> list[Claim]:
+def claim(db: Connection, *, queue: str, names: list[str], closed: list[str], owner: str, limit: int) -> list[Claim]:
     """Claim up to `limit` due jobs of `queue` for `owner`, oldest first; commits before it returns.
 
     Args:
@@ -131,6 +129,4 @@ def extend_leases(db: Connection, held: list[tuple[UUID, int]]) -> set[UUID]:
     ids = [job_id for job_id, _ in held]
     attempts = [attempt for _, attempt in held]
     with transaction(db):
-        return set(
-            db.exec_driver_sql(_EXTEND, {"lease": LEASE_S, "ids": ids, "attempts": attempts}).scalars()
-        )
+        return set(db.exec_driver_sql(_EXTEND, {"lease": LEASE_S, "ids": ids, "attempts": attempts}).scalars())

@@ -8,9 +8,9 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 from structlog.contextvars import get_contextvars
+from uuid_utils.compat import uuid7
 
 from app.db import after_commit
-from uuid_utils.compat import uuid7
 from app.ledger.bell import ring
 from app.ledger.command import Command
 
@@ -39,9 +39,7 @@ FROM fresh
 _FIRST = "SELECT job_id FROM job_keys WHERE key = %(key)s"
 
 
-def enqueue(
-    db: Connection, command: Command, *, key: str | None = None, run_at: datetime | None = None
-) -> Enqueued:
+def enqueue(db: Connection, command: Command, *, key: str | None = None, run_at: datetime | None = None) -> Enqueued:
     """Make `command` a job that exists if, and only if, the transaction of `db` commits.
 
     Args:
@@ -51,8 +49,9 @@ def enqueue(
     The correlation id and the origin are those bound to the log context.
     """
     context = get_contextvars()
+    job_id = uuid7()
     parameters = {
-        "id": uuid7(),
+        "id": job_id,
         "key": key or command.dedup_key,
         "name": command.name,
         "queue": command.queue,
@@ -70,4 +69,4 @@ def enqueue(
         return Enqueued(first, duplicate=True)
     if run_at is None:
         after_commit(db, partial(ring, command.queue, command.name))
-    return Enqueued(parameters["id"], duplicate=False)
+    return Enqueued(job_id, duplicate=False)

@@ -39,9 +39,7 @@ class Busy(JobError):
 
     kind = "busy"
 
-    def __init__(
-        self, message: str, *, retry_after: float | None = None, give_up_after: float = 3 * 86400
-    ) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, give_up_after: float = 3 * 86400) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.give_up_after = give_up_after

@@ -196,9 +196,7 @@ class Executor:
             while not self._stopping.is_set():
                 mean = self._mean_s.get(queue, _BATCH_S)
                 limit = max(1, min(_BATCH, int(_BATCH_S / mean)))
-                claims = claim(
-                    db, queue=queue, names=self._names, closed=self._closed, owner=self.owner, limit=limit
-                )
+                claims = claim(db, queue=queue, names=self._names, closed=self._closed, owner=self.owner, limit=limit)
                 if not claims:
                     return
                 if len(claims) == limit:
@@ -233,9 +231,7 @@ class Executor:
             self._hand_back(left, "handed back: not begun")
 
     def _run_one(self, db: Connection, claimed: Claim) -> None:
-        with bound_contextvars(
-            correlation_id=claimed.correlation_id, origin=f"job:{claimed.name}:{claimed.job_id}"
-        ):
+        with bound_contextvars(correlation_id=claimed.correlation_id, origin=f"job:{claimed.name}:{claimed.job_id}"):
             started = time.perf_counter()
             ending = self._attempt(db, claimed)
             duration = time.perf_counter() - started

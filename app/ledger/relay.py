@@ -174,5 +174,5 @@ class Relay:
             period = datetime.fromtimestamp(now - now % command.every, UTC).isoformat()
             if self._enqueued.get(command.name) != period:
                 with bound_contextvars(origin="calendar"):
-                    enqueue(db, command(period=period))
+                    enqueue(db, command.model_validate({"period": period}))
                 after_commit(db, partial(self._enqueued.__setitem__, command.name, period))

@@ -20,7 +20,7 @@ class NewerDatabase(Exception):
 
     def __init__(self, revision: str) -> None:
         self.revision = revision
-        super().__init__(f"the database is at revision {revision}, which this release does not know: install the newer one")
+        super().__init__(f"the database is at revision {revision}, unknown to this release: install the newer one")
 
 
 def _config(db: Connection | None = None) -> Config:

@@ -1,0 +1,20 @@
+"""The embedded Redis: fakeredis' TCP server, in a process of its own because its threads never end."""
+
+import argparse
+
+from fakeredis import TcpFakeServer
+
+
+def main() -> None:
+    """Serve until the process is told to end."""
+    parser = argparse.ArgumentParser(prog="python -m app.sandbox.redis", description=main.__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args()
+    server = TcpFakeServer((options.host, options.port), server_type="redis")
+    server.daemon_threads = True
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

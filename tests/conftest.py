@@ -1,0 +1,128 @@
+"""One database a test process, built by the real migrations; emptied before each test.
+
+With DATABASE_URL or REDIS_URL set, scratch databases on those servers are used; otherwise PostgreSQL and
+Redis are embedded. The environment is prepared before anything of the application is imported.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+ROOT = Path(__file__).parent.parent
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+_CLEANUP: list[Callable[[], object]] = []
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "the condition") -> object:
+    """The first true value of `condition`, looked at every 10 ms; fails the test after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout_s} s")
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _scratch_postgres(home: Path) -> str:
+    server = os.environ.get("DATABASE_URL")
+    if server is None:
+        from app.sandbox.postgres import EmbeddedPostgres
+
+        embedded = EmbeddedPostgres(home / "postgres")
+        _CLEANUP.append(embedded.close)
+        return embedded.url()
+    name = f"tallyhook_test_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        db.execute(f'CREATE DATABASE "{name}"')
+
+    def drop() -> None:
+        with psycopg.connect(server, autocommit=True) as db:
+            db.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    _CLEANUP.append(drop)
+    parts = psycopg.conninfo.conninfo_to_dict(server)
+    user = parts.get("user") or "postgres"
+    password = f":{parts['password']}" if parts.get("password") else ""
+    return f"postgresql://{user}{password}@{parts.get('host', '127.0.0.1')}:{parts.get('port', 5432)}/{name}"
+
+
+def _scratch_redis() -> str:
+    server = os.environ.get("REDIS_URL")
+    if server is not None:
+        number = 10 + int(_WORKER.removeprefix("gw"))
+        return f"{server.rstrip('/').rsplit('/', 1)[0] if server.count('/') > 2 else server}/{number % 16}"
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "app.sandbox.redis", "--port", str(port)], cwd=ROOT)
+    _CLEANUP.append(process.wait)
+    _CLEANUP.append(process.terminate)
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(answers, what="the embedded Redis")
+    return f"redis://127.0.0.1:{port}/0"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        home = Path(tempfile.mkdtemp(prefix="tallyhook-test-"))
+        home.chmod(0o755)  # the embedded PostgreSQL runs as another user than root
+        _CLEANUP.append(lambda: shutil.rmtree(home, ignore_errors=True))
+        os.environ |= {
+            "TALLYHOOK_ENV": "development",
+            "TALLYHOOK_HOME": str(home),
+            "STRIPE_SECRET_KEY": "sk_test_tallyhook",
+            "STRIPE_WEBHOOK_SECRETS": "whsec_tallyhooktests",
+            "SIGNUP_RATE_LIMIT": "100000/hour",
+            "API_RATE_LIMIT": "100000/minute",
+        }
+        os.environ["DATABASE_URL"] = _scratch_postgres(home)
+        os.environ["REDIS_URL"] = _scratch_redis()
+        from app.db import get_engine
+        from app.migrations import migrate
+
+        migrate(get_engine())
+
+
+def pytest_unconfigure() -> None:
+    from app.db import get_engine
+
+    if "DATABASE_URL" in os.environ and get_engine.cache_info().currsize:
+        get_engine().dispose()
+    while _CLEANUP:
+        _CLEANUP.pop()()
+
+
+@pytest.fixture(autouse=True)
+def clean_slate() -> None:
+    """Every test begins with an empty database and an empty Redis."""
+    from app.db import transaction
+    from app.ledger.bell import get_redis
+
+    with transaction() as db:
+        tables = db.exec_driver_sql(
+            "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
+            " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        ).scalar_one()
+        db.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+    get_redis().flushdb()
