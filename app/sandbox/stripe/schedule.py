@@ -1,0 +1,35 @@
+"""What happens by itself as time passes: an object says in `_due` when it wants attention next.
+
+A resource registers what it then does. It has to set a later `_due`, or take it out.
+"""
+
+from collections.abc import Callable
+
+from app.sandbox.stripe.account import Account
+from app.sandbox.stripe.objects import Object
+
+Attend = Callable[[Account, Object], None]
+
+_attend: dict[str, Attend] = {}
+
+
+def when_due(kind: str) -> Callable[[Attend], Attend]:
+    """`@when_due("subscription")` on what attends to a subscription that is due."""
+
+    def register(attend: Attend) -> Attend:
+        _attend[kind] = attend
+        return attend
+
+    return register
+
+
+def run(account: Account, object_id: str) -> None:
+    """Attends to one object that is due. Raises `RuntimeError` where it stays due, which would never end."""
+    found = account.store.get(object_id)
+    if found is None:
+        return
+    before = found[0]
+    _attend[before["object"]](account, before)
+    after = account.store.get(object_id)
+    if after and after[0].get("_due") is not None and after[0]["_due"] <= before["_due"]:
+        raise RuntimeError(f"{object_id} is still due at {before['_due']} after it was attended to")
