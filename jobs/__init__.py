@@ -1,5 +1,5 @@
 """What workers do: a module a subject. Importing this package registers every handler."""
 
-from jobs import upkeep
+from jobs import provisioning, upkeep
 
-__all__ = ["upkeep"]
+__all__ = ["provisioning", "upkeep"]

@@ -1,0 +1,1 @@
+"""Plans, usage and what a customer may do."""

@@ -1,0 +1,118 @@
+"""API keys: random, stored as their SHA-256, checked through a cache of 60 s that a revocation overrules.
+
+The cache is Redis', shared by all web processes. A revocation writes a tombstone there before it
+commits; filling the cache never overwrites anything (`SET NX`), so a process that read the key just
+before the revocation cannot put it back. Without Redis every request asks PostgreSQL.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+import redis
+from sqlalchemy import Connection, func, insert, select, update
+
+from app.customers.seal import seal, unseal
+from app.customers.tables import api_keys
+from app.db import transaction
+from app.ledger.bell import get_redis
+from app.logs import log
+
+PREFIX = "rsolv_"
+CACHED_S = 60
+_TOMBSTONE = b"revoked"
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key as its owner sees it once: `secret` is not kept."""
+
+    id: int
+    secret: str
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _cache_name(digest: str) -> str:
+    return f"tallyhook:api_key:{digest}"
+
+
+def issue(db: Connection, customer_id: int) -> ApiKey:
+    """A new key for the customer, 256 random bits."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    key_id = db.execute(
+        insert(api_keys).values(customer_id=customer_id, hash=_hash(secret), first=False).returning(api_keys.c.id)
+    ).scalar_one()
+    return ApiKey(key_id, secret)
+
+
+def issue_first(db: Connection, customer_id: int) -> bool:
+    """The key of provisioning, sealed for the welcome mail. Returns False if the customer has had one."""
+    if db.execute(select(api_keys.c.id).where(api_keys.c.customer_id == customer_id, api_keys.c.first)).first():
+        return False
+    secret = PREFIX + secrets.token_urlsafe(32)
+    db.execute(insert(api_keys).values(customer_id=customer_id, hash=_hash(secret), first=True, sealed=seal(secret)))
+    return True
+
+
+def sealed_first(db: Connection, customer_id: int) -> str | None:
+    """The first key, while its welcome mail has not been handed over; None afterwards."""
+    sealed = db.execute(
+        select(api_keys.c.sealed).where(
+            api_keys.c.customer_id == customer_id, api_keys.c.first, api_keys.c.revoked_at.is_(None)
+        )
+    ).scalar_one_or_none()
+    return None if sealed is None else unseal(sealed)
+
+
+def wipe_sealed(db: Connection, customer_id: int) -> None:
+    """Forget the readable first key."""
+    db.execute(update(api_keys).where(api_keys.c.customer_id == customer_id, api_keys.c.first).values(sealed=None))
+
+
+def revoke(db: Connection, customer_id: int, key_id: int) -> bool:
+    """Revoke the customer's key at once, for every web process. Returns False if there is no such key of theirs."""
+    digest = db.execute(
+        update(api_keys)
+        .where(api_keys.c.id == key_id, api_keys.c.customer_id == customer_id)
+        .values(revoked_at=func.coalesce(api_keys.c.revoked_at, func.clock_timestamp()), sealed=None)
+        .returning(api_keys.c.hash)
+    ).scalar_one_or_none()
+    if digest is None:
+        return False
+    try:
+        # Longer than any request that has read the key and not yet cached it can take.
+        get_redis().set(_cache_name(digest), _TOMBSTONE, ex=2 * CACHED_S)
+    except redis.RedisError as error:
+        log.warning("api_key.tombstone_failed", error=type(error).__name__)
+    return True
+
+
+def authenticate(secret: str) -> int | None:
+    """The id of the customer whose key this is; None for an unknown or revoked one."""
+    if not secret.startswith(PREFIX) or len(secret) > 100:
+        return None
+    digest = _hash(secret)
+    try:
+        cached = get_redis().get(_cache_name(digest))
+    except redis.RedisError:
+        return _look_up(digest)
+    if cached is not None:
+        assert isinstance(cached, bytes)
+        return None if cached == _TOMBSTONE else int(cached)
+    customer_id = _look_up(digest)
+    if customer_id is not None:
+        try:
+            get_redis().set(_cache_name(digest), customer_id, ex=CACHED_S, nx=True)
+        except redis.RedisError as error:
+            log.warning("api_key.cache_failed", error=type(error).__name__)
+    return customer_id
+
+
+def _look_up(digest: str) -> int | None:
+    with transaction() as db:
+        return db.execute(
+            select(api_keys.c.customer_id).where(api_keys.c.hash == digest, api_keys.c.revoked_at.is_(None))
+        ).scalar_one_or_none()

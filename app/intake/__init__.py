@@ -1,0 +1,24 @@
+"""The intake: authenticate, validate, commit one job, answer (law 9). Nothing here talks to the outside."""
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app.intake import account, health, observe, openapi, pages, problems, signups
+from app.intake.bodies import MAX_BYTES
+from app.intake.limits import limiter, storage
+from app.settings import get_settings
+
+
+def create_app() -> Flask:
+    """The WSGI application."""
+    app = Flask(__name__)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BYTES, MAX_FORM_MEMORY_SIZE=MAX_BYTES, **storage())
+    observe.install(app)
+    problems.install(app)
+    limiter.init_app(app)
+    for module in (signups, account, health, openapi, pages):
+        app.register_blueprint(module.blueprint)
+    if get_settings().public_url.startswith("https://"):
+        # gunicorn speaks plain HTTP: so one proxy stands before it, and says whose request this is.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,58 @@
+"""What customers ask with their API key."""
+
+from uuid import UUID
+
+from flask import Blueprint, Response, g
+
+from app.billing.status import billing_status
+from app.contracts.http import BillingStatus, JobView, NewApiKey
+from app.contracts.http import Problem as ProblemBody
+from app.customers import api_keys
+from app.db import transaction
+from app.intake.auth import require_api_key
+from app.intake.bodies import reply
+from app.intake.limits import api_limit, by_api_key, limiter
+from app.intake.openapi import describe
+from app.intake.problems import Problem
+from app.ledger import ops
+
+blueprint = Blueprint("account", __name__, url_prefix="/api/v1")
+blueprint.before_request(require_api_key)
+limiter.limit(api_limit, key_func=by_api_key)(blueprint)
+
+
+@blueprint.get("/billing/status")
+@describe("The plan, what it includes and what is used", answers={200: BillingStatus}, api_key=True)
+def status() -> Response:
+    with transaction() as db:
+        return reply(billing_status(db, g.customer_id))
+
+
+@blueprint.post("/api-keys")
+@describe("Issue a further API key, shown this once", answers={201: NewApiKey}, api_key=True)
+def issue_key() -> Response:
+    with transaction() as db:
+        key = api_keys.issue(db, g.customer_id)
+    return reply(NewApiKey(id=key.id, api_key=key.secret), 201)
+
+
+@blueprint.delete("/api-keys/<int:key_id>")
+@describe("Revoke an API key, at once", answers={204: None, 404: ProblemBody}, api_key=True)
+def revoke_key(key_id: int) -> Response:
+    with transaction() as db:
+        if key_id >= 2**63 or not api_keys.revoke(db, g.customer_id, key_id):
+            raise Problem(404, "You have no API key with this id.")
+    return Response(status=204)
+
+
+@blueprint.get("/jobs/<uuid:job_id>")
+@describe("How far a job of yours has come", answers={200: JobView, 404: ProblemBody}, api_key=True)
+def show_job(job_id: UUID) -> Response:
+    try:
+        with transaction() as db:
+            job = ops.show_job(db, job_id)
+    except ops.NoSuchJob:
+        job = None
+    if job is None or job["customer_id"] != g.customer_id:
+        raise Problem(404, "You have no job with this id.")
+    return reply(JobView.model_validate({name: job[name] for name in JobView.model_fields}))

@@ -1,0 +1,23 @@
+"""API-key authentication."""
+
+from flask import g, request
+
+from app.customers.api_keys import authenticate
+from app.intake.problems import Problem
+
+
+def require_api_key() -> None:
+    """Set `g.customer_id`; a `before_request` of the blueprints that customers use.
+
+    Raises:
+        Problem: 401 without a key, or with one that is unknown or revoked.
+    """
+    key = request.headers.get("X-API-Key")
+    if key is None:
+        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+        key = credentials.strip() if scheme.lower() == "bearer" else ""
+    customer_id = authenticate(key) if key else None
+    if customer_id is None:
+        reason = "The API key is not valid." if key else "Send your API key in the X-API-Key header."
+        raise Problem(401, reason, headers={"WWW-Authenticate": 'Bearer realm="tallyhook"'})
+    g.customer_id = customer_id

@@ -1,0 +1,60 @@
+"""Read a JSON body strictly: what two parsers could read in two ways is refused (failures.md 43)."""
+
+import json
+from typing import Any, TypeVar
+
+import orjson
+from flask import Response, request
+from pydantic import BaseModel, ValidationError
+
+from app.intake.problems import Problem
+
+MAX_BYTES = 1024 * 1024
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return made
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_json(model: type[M]) -> M:
+    """The request's body as a `model`.
+
+    Raises:
+        Problem: 415 not JSON by its media type, 400 malformed, 413 over 1 MiB, 408 too slow, 422 does not
+            validate.
+    """
+    if request.mimetype != "application/json":
+        raise Problem(415, "Send the body as Content-Type: application/json.")
+    try:
+        raw = request.get_data(cache=False)
+    except (BlockingIOError, TimeoutError):
+        raise Problem(408, "The body came too slowly.", headers={"Connection": "close"}) from None
+    try:
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise Problem(400, "The body is not UTF-8.") from None
+    except RecursionError:
+        raise Problem(400, "The body is nested too deeply.") from None
+    except ValueError as error:
+        raise Problem(400, f"The body is not JSON: {error}") from None
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        errors = [{"loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors(include_url=False)]
+        raise Problem(422, "The body does not validate: see errors.", errors=errors) from None
+
+
+def reply(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """`body` as JSON."""
+    return Response(
+        orjson.dumps(body.model_dump(mode="json")), status, {"Content-Type": "application/json", **(headers or {})}
+    )

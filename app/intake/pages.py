@@ -1,0 +1,74 @@
+"""The plain pages that a person opens: signing up, watching it happen, and the account."""
+
+from uuid import UUID
+
+from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
+from pydantic import ValidationError
+
+from app.billing.status import billing_status
+from app.contracts.http import SignupBody
+from app.customers import accounts, signups
+from app.db import transaction
+from app.intake.limits import limiter, signup_limit
+from app.intake.problems import Problem
+from app.intake.signups import take_signup
+from app.mail.links import BadLink, open_account_token
+
+blueprint = Blueprint("pages", __name__)
+
+_FINAL = ("provisioned", "failed", "rejected")
+
+
+@blueprint.get("/")
+def home() -> Response:
+    return Response.force_type(redirect(url_for("pages.signup_form")))
+
+
+@blueprint.get("/signup")
+def signup_form() -> str:
+    return render_template("signup.html", given={}, errors=[])
+
+
+@blueprint.post("/signup")
+@limiter.limit(signup_limit)
+def sign_up() -> Response:
+    given = {name: request.form.get(name, "") for name in ("email", "name", "plan")}
+    try:
+        body = SignupBody.model_validate({name: value for name, value in given.items() if value})
+    except ValidationError as error:
+        errors = [f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_url=False)]
+        return make_response(render_template("signup.html", given=given, errors=errors), 422)
+    signup_id, _ = take_signup(body, None)
+    return Response.force_type(redirect(url_for("pages.signup_progress", signup_id=signup_id), 303))
+
+
+@blueprint.get("/signup/<uuid:signup_id>")
+def signup_progress(signup_id: UUID) -> Response:
+    try:
+        with transaction() as db:
+            status, steps = signups.progress(db, signup_id)
+    except signups.NoSuchSignup:
+        raise Problem(404, "There is no signup with this id.") from None
+    return _private(render_template("progress.html", status=status, steps=steps, final=status in _FINAL))
+
+
+@blueprint.get("/account")
+def account() -> Response:
+    try:
+        customer_id = open_account_token(request.args.get("token", ""))
+        with transaction() as db:
+            customer = accounts.get(db, customer_id)
+            status = billing_status(db, customer_id)
+    except BadLink as error:
+        return _private(render_template("badlink.html", reason=str(error)), 403)
+    except accounts.NoSuchCustomer:
+        return _private(render_template("badlink.html", reason="This account no longer exists."), 403)
+    return _private(render_template("account.html", customer=customer, status=status))
+
+
+def _private(page: str, status: int = 200) -> Response:
+    """A page that is for whoever holds its address: kept by no cache, told to no other site."""
+    response = make_response(page, status)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response

@@ -1,0 +1,26 @@
+"""gunicorn's settings: `gunicorn -c python:app.intake.server web:app`."""
+
+import socket
+import struct
+from typing import Any
+
+from app.settings import get_settings
+
+bind = f"0.0.0.0:{get_settings().port}"
+worker_class = "gthread"
+workers = 2
+threads = 16
+keepalive = 75
+graceful_timeout = 15
+max_requests = 0
+limit_request_field_size = 16_384
+control_socket_disable = True
+
+_READ_S = 15
+"""A sender that says nothing for so long is cut off, so that slow ones cannot hold every thread."""
+
+
+def when_ready(server: Any) -> None:
+    """Connections inherit the time-out of the socket that they came in by."""
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _READ_S, 0))
