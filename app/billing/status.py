@@ -26,11 +26,12 @@ usage_entries = Table(
 
 def fixes_used(db: Connection, customer_id: int, period_start: datetime) -> int:
     """Deployed fixes counted in the period: the sum of its entries."""
-    return db.execute(
+    used: int = db.execute(
         select(func.coalesce(func.sum(usage_entries.c.fixes), 0)).where(
             usage_entries.c.customer_id == customer_id, usage_entries.c.period_start == period_start
         )
     ).scalar_one()
+    return used
 
 
 def billing_status(db: Connection, customer_id: int) -> BillingStatus:

@@ -122,10 +122,11 @@ class _Spec:
 
 
 def _parameter_schema(converter: Any) -> dict[str, Any]:
-    return {
+    known: dict[str, dict[str, Any]] = {
         "UUIDConverter": {"type": "string", "format": "uuid"},
         "IntegerConverter": {"type": "integer", "minimum": 0},
-    }.get(type(converter).__name__, {"type": "string"})
+    }
+    return known[type(converter).__name__]
 
 
 def specification(app: Flask) -> dict[str, Any]:

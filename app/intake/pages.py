@@ -4,6 +4,7 @@ from uuid import UUID
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from pydantic import ValidationError
+from werkzeug.wrappers import Response as WsgiResponse
 
 from app.billing.status import billing_status
 from app.contracts.http import SignupBody
@@ -20,8 +21,8 @@ _FINAL = ("provisioned", "failed", "rejected")
 
 
 @blueprint.get("/")
-def home() -> Response:
-    return Response.force_type(redirect(url_for("pages.signup_form")))
+def home() -> WsgiResponse:
+    return redirect(url_for("pages.signup_form"))
 
 
 @blueprint.get("/signup")
@@ -31,7 +32,7 @@ def signup_form() -> str:
 
 @blueprint.post("/signup")
 @limiter.limit(signup_limit)
-def sign_up() -> Response:
+def sign_up() -> WsgiResponse:
     given = {name: request.form.get(name, "") for name in ("email", "name", "plan")}
     try:
         body = SignupBody.model_validate({name: value for name, value in given.items() if value})
@@ -39,7 +40,7 @@ def sign_up() -> Response:
         errors = [f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_url=False)]
         return make_response(render_template("signup.html", given=given, errors=errors), 422)
     signup_id, _ = take_signup(body, None)
-    return Response.force_type(redirect(url_for("pages.signup_progress", signup_id=signup_id), 303))
+    return redirect(url_for("pages.signup_progress", signup_id=signup_id), 303)
 
 
 @blueprint.get("/signup/<uuid:signup_id>")

@@ -11,6 +11,7 @@ from flask import Flask, Response, g, request
 from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.wrappers import Response as WsgiResponse
 
 from app.intake.limits import limiter
 from app.logs import log, redact_text
@@ -50,15 +51,13 @@ class Problem(Exception):
         }
         if self.errors is not None:
             body["errors"] = list(self.errors)
-        return Response(
-            orjson.dumps(body), self.status, {"Content-Type": "application/problem+json", **self.headers}
-        )
+        return Response(orjson.dumps(body), self.status, {"Content-Type": "application/problem+json", **self.headers})
 
 
-def _from_http(error: HTTPException) -> Response:
+def _from_http(error: HTTPException) -> WsgiResponse:
     """Whatever Flask and Werkzeug refuse themselves: no such route, wrong method, too large, and so on."""
     if error.response is not None and error.code is not None and error.code < 400:
-        return Response.force_type(error.response)  # a redirect
+        return error.get_response()  # a redirect
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     return Problem(error.code or 500, error.description or "", headers=headers).response()
 
@@ -97,5 +96,3 @@ def install(app: Flask) -> None:
     ):
         app.register_error_handler(away, _from_database)
     app.register_error_handler(Exception, _from_anything)
-
-

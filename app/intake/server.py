@@ -4,6 +4,7 @@ import socket
 import struct
 from typing import Any
 
+from app.logs import json_formatter
 from app.settings import get_settings
 
 bind = f"0.0.0.0:{get_settings().port}"
@@ -15,6 +16,14 @@ graceful_timeout = 15
 max_requests = 0
 limit_request_field_size = 16_384
 control_socket_disable = True
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": json_formatter}},
+    "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
+    "root": {"level": "WARNING", "handlers": ["out"]},
+    "loggers": {"gunicorn.error": {"level": "INFO", "handlers": ["out"], "propagate": False}},
+}
 
 _READ_S = 15
 """A sender that says nothing for so long is cut off, so that slow ones cannot hold every thread."""

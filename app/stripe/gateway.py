@@ -138,3 +138,13 @@ def _find_customer(call: Call) -> str | None:
             if customer.metadata and customer.metadata.to_dict().get("customer_id") == wanted:
                 return customer.id
     return None
+
+
+def all_customers() -> Iterator[tuple[str, str]]:
+    """(Stripe's id, our id) of every customer in Stripe that carries an id of ours."""
+    with _asking():
+        page = client().v1.customers.list({"limit": 100})
+    for customer in page.auto_paging_iter():
+        ours = (customer.metadata.to_dict() if customer.metadata else {}).get("customer_id")
+        if ours is not None:
+            yield customer.id, ours

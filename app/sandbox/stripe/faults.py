@@ -52,6 +52,8 @@ class Fault(BaseModel):
                 raise ValueError(f"{self.kind} names an event, not an operation")
         elif self.operation is None or self.event is not None:
             raise ValueError(f"{self.kind} names an operation, not an event")
+        if self.kind == "lose":
+            self.when = "after"
         if self.when == "after" and self.kind == "status" and self.status != 500:
             raise ValueError("only a 500 comes after the work is done")
         return self

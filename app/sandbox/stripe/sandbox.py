@@ -51,7 +51,7 @@ class StripeSandbox(SandboxControl):
             Courier(self._store, self._world.clock, self._world.outbox, self._world.settings) for _ in range(COURIERS)
         ]
         self._ticker = Ticker(self._world)
-        self._serving = threading.Thread(target=self._server.serve_forever, name="stripe-sandbox", daemon=True)
+        self._serving = threading.Thread(target=self._server.serve, name="stripe-sandbox", daemon=True)
 
     def start(self) -> Self:
         for thread in (self._ticker, *self._couriers, self._serving):

@@ -37,6 +37,10 @@ class Server(ThreadingHTTPServer):
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
 
+    def serve(self) -> None:
+        """Answers until `stop`, which it notices within 20 ms."""
+        self.serve_forever(poll_interval=0.02)
+
     def stop(self) -> None:
         self.shutdown()
         self.server_close()

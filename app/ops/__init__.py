@@ -1,0 +1,1 @@
+"""What operators use: the command line, the supervisor of `up`, the audit."""

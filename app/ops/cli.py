@@ -1,0 +1,185 @@
+"""The command `tallyhook`. Exit status: 0 done, 1 a check found something, 2 wrong usage."""
+
+import signal
+import sys
+import threading
+from typing import Annotated
+
+import redis
+import typer
+from sqlalchemy.exc import DBAPIError
+from structlog.contextvars import bind_contextvars
+
+import app.contracts.provisioning
+import app.contracts.upkeep  # noqa: F401  (so that every queue and period is known)
+from app.db import get_engine, transaction
+from app.ledger.bell import get_redis
+from app.ledger.gates import closed_gates
+from app.ledger.relay import Relay
+from app.logs import configure_logs
+from app.migrations import NewerDatabase, current, migrate, newest
+from app.ops.audit import audit as run_audit
+from app.ops.demo import demo
+from app.ops.job_commands import jobs_app, operator, queues_app
+from app.ops.output import JsonOption, console, errors, fail, print_json, print_rows
+from app.ops.signup_commands import signups_app
+from app.ops.system import System
+from app.settings import Settings, SettingsError, get_settings, unknown_settings
+
+cli = typer.Typer(
+    name="tallyhook",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="An asynchronous billing backend: an accepted event is never lost, and nothing is ever charged twice.",
+)
+db_app = typer.Typer(no_args_is_help=True, help="The database's schema.")
+cli.add_typer(jobs_app, name="jobs")
+cli.add_typer(queues_app, name="queues")
+cli.add_typer(signups_app, name="signups")
+cli.add_typer(db_app, name="db")
+cli.command()(demo)
+
+
+@cli.command()
+def up(
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes, of 8 threads each.")] = 2,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Instead of PORT.")] = None,
+) -> None:
+    """Run everything on this machine: web, workers and relay; what is not configured is embedded.
+
+    Migrates first, prints `ready` once it serves, and stops all of it cleanly on Ctrl-C.
+    """
+    configure_logs()
+    finished = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: finished.set())
+    system = System(workers=workers, port=port or get_settings().port)
+    try:
+        settings = system.start()
+        if system.embedded.names:
+            console.print(f"embedded: {', '.join(system.embedded.names)} (data in {settings.tallyhook_home})")
+        assert settings.ops_token is not None
+        console.print(f"ops token: {settings.ops_token.get_secret_value()}")
+        console.print(f"ready http://127.0.0.1:{system.url.rsplit(':', 1)[1]}")
+        sys.stdout.flush()
+        finished.wait()
+        console.print("stopping …")
+    except TimeoutError as error:
+        raise fail(str(error), 1) from None
+    finally:
+        system.stop()
+
+
+@cli.command()
+def relay() -> None:
+    """Run the relay alone: one leads, any number may stand by. `up` and the Procfile run it."""
+    configure_logs()
+    if problems := get_settings().problems():
+        raise SettingsError(problems)
+    running = Relay(closed_gates())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: running.stop())
+    running.run()
+
+
+@db_app.command("migrate")
+def db_migrate() -> None:
+    """Bring the database to the newest schema. Refuses a database that a newer release has migrated."""
+    try:
+        before, after = migrate(get_engine())
+    except NewerDatabase as error:
+        raise fail(str(error), 1) from None
+    console.print(f"at {after} already" if before == after else f"{before or 'empty'} → {after}")
+
+
+@cli.command()
+def audit(
+    stripe: Annotated[bool, typer.Option("--stripe", help="Compare with Stripe as well.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the invariants over the whole database; exit status 1 if one is broken."""
+    report = run_audit(with_stripe=stripe)
+    if as_json:
+        print_json(report)
+    else:
+        rows = [{"rule": rule, "checked": count} for rule, count in report["checked"].items()]
+        print_rows(rows, ("rule", "checked"), "")
+        if report["ok"]:
+            console.print("clean", style="green")
+        else:
+            print_rows(report["findings"], ("rule", "subject", "detail"), "")
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def check(as_json: JsonOption = False) -> None:
+    """Print what is set, what production still lacks, and whether PostgreSQL and Redis answer."""
+    settings = get_settings()
+    rows = [
+        {"setting": name.upper(), "value": _shown(settings, name), "from": "set" if name in given else "default"}
+        for given in [settings.model_fields_set]
+        for name in Settings.model_fields
+    ]
+    broken = [*settings.problems(), *_connection_problems(settings)]
+    if settings.tallyhook_env == "production":
+        lacking: list[str] = []
+    else:
+        lacking = settings.model_copy(update={"tallyhook_env": "production"}).problems()
+        broken += [f"{name} is not a setting of Tallyhook" for name in unknown_settings()]
+    if as_json:
+        print_json({"ok": not broken, "settings": rows, "problems": broken, "production_lacks": lacking})
+    else:
+        print_rows(rows, ("setting", "value", "from"), "")
+        for line in lacking:
+            console.print(f"for production: {line}", style="dim")
+        for line in broken:
+            console.print(line, style="red")
+        if not broken:
+            console.print("all connections answer", style="green")
+    if broken:
+        raise typer.Exit(1)
+
+
+def _shown(settings: Settings, name: str) -> str | None:
+    from app.logs import redact_text
+
+    value = getattr(settings, name)
+    return redact_text(value) if isinstance(value, str) else (None if value is None else str(value))
+
+
+def _connection_problems(settings: Settings) -> list[str]:
+    problems = []
+    if settings.database_url:
+        try:
+            with transaction() as db:
+                revision = current(db)
+            if revision != newest():
+                problems.append(f"the database is at revision {revision}, not {newest()}: run `tallyhook db migrate`")
+        except DBAPIError as error:
+            problems.append(f"PostgreSQL cannot be reached: {type(error.orig).__name__}")
+    if settings.redis_url:
+        try:
+            get_redis().ping()
+        except redis.RedisError as error:
+            problems.append(f"Redis cannot be reached: {type(error).__name__}")
+    return problems
+
+
+def main() -> None:
+    """Run the command line; what can go wrong outside the code is told in a line, not in a traceback."""
+    bind_contextvars(origin=operator())
+    try:
+        cli()
+    except SettingsError as error:
+        for problem in error.problems:
+            errors.print(problem, style="red")
+        sys.exit(2)
+    except DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+        errors.print(f"the database does not answer: {reason}", style="red", markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""`tallyhook jobs …` and `tallyhook queues …`"""
+
+import getpass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.progress import track
+
+from app.db import transaction
+from app.ledger import ops
+from app.ledger.command import queues as known_queues
+from app.ledger.states import State
+from app.ops.output import JsonOption, WhyOption, console, errors, fail, print_json, print_rows
+
+jobs_app = typer.Typer(no_args_is_help=True, help="The ledger: look at jobs, requeue or cancel them.")
+queues_app = typer.Typer(help="Depth, oldest age and pauses of every queue.")
+
+StateOption = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Only jobs of this kind.")]
+QueueOption = Annotated[str | None, typer.Option("--queue", help="Only jobs of this queue.")]
+CustomerOption = Annotated[int | None, typer.Option("--customer", help="Only jobs about this customer.")]
+ErrorOption = Annotated[str | None, typer.Option("--error", help="Only jobs with this error kind, or text in it.")]
+SinceOption = Annotated[
+    str | None, typer.Option("--since", help="Only jobs created since: 2026-11-22T03:00 (UTC), or an age: 90m, 6h, 3d.")
+]
+IdsArgument = Annotated[list[UUID] | None, typer.Argument(metavar="ID…")]
+
+
+def operator() -> str:
+    """Who is at the keyboard, for the record."""
+    return f"cli:{getpass.getuser()}"
+
+
+def _since(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    try:
+        if text[-1] in units and text[:-1].isdigit():
+            return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+        at = datetime.fromisoformat(text)
+    except (ValueError, OverflowError, IndexError):
+        raise fail(f"--since: {text!r} is neither a time (2026-11-22T03:00) nor an age (90m, 6h, 3d)") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _filter(
+    state: State | None, name: str | None, queue: str | None, customer: int | None, error: str | None, since: str | None
+) -> ops.JobFilter:
+    return ops.JobFilter(state, name, queue, customer, error, _since(since))
+
+
+@jobs_app.command("list")
+def list_jobs(
+    state: StateOption = None,
+    name: NameOption = None,
+    queue: QueueOption = None,
+    customer: CustomerOption = None,
+    error: ErrorOption = None,
+    since: SinceOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many, newest first.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    with transaction() as db:
+        rows = ops.list_jobs(db, _filter(state, name, queue, customer, error, since), limit)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("id", "name", "state", "attempts", "customer_id", "created_at", "run_at", "error")
+    print_rows(rows, columns, "No job matches.")
+
+
+@jobs_app.command("show")
+def show_job(job_id: Annotated[UUID, typer.Argument(metavar="ID")], as_json: JsonOption = False) -> None:
+    """Show everything about one job: payload, every attempt, and what people did to it."""
+    try:
+        with transaction() as db:
+            job = ops.show_job(db, job_id)
+    except ops.NoSuchJob as error:
+        raise fail(str(error)) from None
+    if as_json:
+        print_json(job)
+        return
+    _print_job(job)
+
+
+def _print_job(job: dict[str, Any]) -> None:
+    for name, value in job.items():
+        if name not in ("history", "operators"):
+            console.print(f"{name.replace('_', ' '):>18}  {'-' if value is None else value}", markup=False)
+    console.print("\n[bold]Attempts[/]")
+    columns = ("attempt", "started_at", "ended_at", "outcome", "error_kind", "error_message", "worker")
+    print_rows(job["history"], columns, "None yet.")
+    for attempt in job["history"]:
+        if attempt["traceback"]:
+            console.print(f"\n[bold]Traceback of attempt {attempt['attempt']}[/]")
+            console.print(attempt["traceback"], markup=False)
+    if job["operators"]:
+        console.print("\n[bold]Operators[/]")
+        print_rows(job["operators"], ("at", "actor", "action", "reason"), "")
+
+
+@jobs_app.command("requeue")
+def requeue_jobs(
+    ids: IdsArgument = None,
+    state: StateOption = None,
+    name: NameOption = None,
+    queue: QueueOption = None,
+    customer: CustomerOption = None,
+    error: ErrorOption = None,
+    since: SinceOption = None,
+    rate: Annotated[
+        int, typer.Option("--rate", min=1, max=10_000, help="Of many, let so many go a second.")
+    ] = ops.REQUEUE_PER_S,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which jobs it would be.")] = False,
+    why: WhyOption = None,
+) -> None:
+    """Give dead or cancelled jobs a new budget of attempts: by ID, or all that match with --state dead.
+
+    Their history stays. `jobs cancel` takes it back for those that have not begun.
+    """
+    if ids and (state or name or queue or customer or error or since):
+        raise fail("Give either IDs or filters, not both.")
+    if not ids and state not in (State.DEAD, State.CANCELLED):
+        raise fail("Give IDs, or --state dead (or cancelled) with more filters if you like.")
+    wanted = ids or []
+    if not ids:
+        with transaction() as db:
+            wanted = ops.matching(db, _filter(state, name, queue, customer, error, since))
+    if dry_run:
+        for job_id in wanted:
+            console.print(str(job_id))
+        console.print(f"{len(wanted)} jobs would be requeued; nothing was changed.")
+        return
+    done = refused = 0
+    for place, job_id in enumerate(track(wanted, "Requeuing", console=errors, disable=len(wanted) < 20)):
+        try:
+            with transaction() as db:
+                ops.requeue(db, job_id, actor=operator(), reason=why, delay_s=place // rate)
+            done += 1
+        except (ops.NoSuchJob, ops.NotAllowed) as problem:
+            refused += 1
+            errors.print(str(problem), style="yellow")
+    pace = f", over {done / rate:.0f} s" if done > rate else ""
+    console.print(f"{done} requeued{pace}." + (f" {refused} not." if refused else ""))
+    if refused:
+        raise typer.Exit(1)
+
+
+@jobs_app.command("cancel")
+def cancel_jobs(ids: Annotated[list[UUID], typer.Argument(metavar="ID…")], why: WhyOption = None) -> None:
+    """End jobs that have not begun or wait to be tried again. `jobs requeue` takes it back."""
+    refused = 0
+    for job_id in ids:
+        try:
+            with transaction() as db:
+                ops.cancel(db, job_id, actor=operator(), reason=why)
+            console.print(f"{job_id} cancelled.")
+        except (ops.NoSuchJob, ops.NotAllowed) as problem:
+            refused += 1
+            errors.print(str(problem), style="yellow")
+    if refused:
+        raise typer.Exit(1)
+
+
+@queues_app.callback(invoke_without_command=True)
+def list_queues(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show every queue."""
+    if context.invoked_subcommand is not None:
+        return
+    with transaction() as db:
+        rows = ops.overview(db)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("name", "state", "waiting", "scheduled", "running", "held", "dead", "oldest_age_s")
+    print_rows(rows, columns, "No queues.")
+
+
+def _known(name: str) -> str:
+    if name not in known_queues():
+        raise fail(f"There is no queue {name!r}. Queues: {', '.join(known_queues())}.")
+    return name
+
+
+@queues_app.command("pause")
+def pause(name: str, why: WhyOption = None) -> None:
+    """Stop a queue: its jobs are held, none is lost. What runs now goes on."""
+    with transaction() as db:
+        fresh = ops.pause_queue(db, _known(name), actor=operator(), reason=why)
+    console.print(f"{name} is paused." if fresh else f"{name} was paused already.")
+
+
+@queues_app.command("resume")
+def resume(name: str, why: WhyOption = None) -> None:
+    """Let a paused queue go on; what was held runs."""
+    with transaction() as db:
+        was_paused = ops.resume_queue(db, _known(name), actor=operator(), reason=why)
+    console.print(f"{name} goes on." if was_paused else f"{name} was not paused.")

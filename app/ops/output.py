@@ -1,0 +1,59 @@
+"""How commands print: a table for people, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WhyOption = Annotated[str | None, typer.Option("--why", help="The reason, kept on record.")]
+
+
+_WHOLE = {"id", "signup_id", "name", "state", "created_at", "run_at", "at", "started_at", "ended_at"}
+"""Columns that are never broken over two lines."""
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=2, default=str)
+    sys.stdout.write("\n")
+
+
+def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
+    """`rows` as a table of `columns`; `empty` where there are none."""
+    if not rows:
+        console.print(empty, style="dim")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column in _WHOLE)
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    # Piped into a file or another program there is no width to keep to.
+    Console(highlight=False, width=None if console.is_terminal else 250).print(table, soft_wrap=False)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ": ".join(str(part) for part in value.values() if part)
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    text = str(value)
+    if len(text) > 19 and text[10:11] == "T" and text[:4].isdigit():
+        return text[:19].replace("T", " ")  # a time, without its fraction
+    return text
+
+
+def fail(message: str, status: int = 2) -> typer.Exit:
+    """Print `message` as an error; raise what is returned to end with `status`."""
+    errors.print(message, style="red")
+    return typer.Exit(status)
