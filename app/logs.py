@@ -4,10 +4,12 @@ Redaction is the last step before a line is written, so that no caller can forge
 `redact` cleans what the ledger shows: error messages, tracebacks and payloads.
 """
 
+import io
 import logging
+import os
 import re
-import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -69,22 +71,22 @@ def _shared_steps() -> list[Any]:
     ]
 
 
-def configure_logs() -> None:
-    """Send every log line of this process, our own and the libraries', to its output as JSON.
+def configure_logs(output: Path | None = None) -> None:
+    """Send every log line of this process, our own and the libraries', as JSON to `output`, or to the
+    standard output that the process was started with.
 
-    Written to the descriptor that the process was started with, because Dramatiq replaces
-    `sys.stdout` by a pipe to its parent that costs a second copy of each line.
+    Not to `sys.stdout`: Dramatiq replaces it by a pipe to its parent, which costs a second copy of each line.
     """
     if structlog.is_configured():
         return
-    out = open(sys.__stdout__.fileno() if sys.__stdout__ else 1, "wb", buffering=0, closefd=False)  # noqa: SIM115
+    file = output.open("ab", buffering=0) if output else os.fdopen(os.dup(1), "wb", buffering=0)
     structlog.configure(
         processors=[*_shared_steps(), _to_json],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.BytesLoggerFactory(file=out),
+        logger_factory=structlog.BytesLoggerFactory(file=file),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.__stdout__)
+    handler = logging.StreamHandler(io.TextIOWrapper(file, write_through=True))
     handler.setFormatter(json_formatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 

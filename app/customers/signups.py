@@ -61,8 +61,9 @@ def accept(db: Connection, wanted: NewSignup, idempotency_key: str | None) -> tu
         upsert(signups)
         .values(id=signup_id, idempotency_key=idempotency_key, **wanted.model_dump())
         .on_conflict_do_nothing(index_elements=["idempotency_key"])
-    ).rowcount
-    if inserted:
+        .returning(signups.c.id)
+    ).one_or_none()
+    if inserted is not None:
         enqueue(db, CreateCustomer(signup_id=signup_id))
         return signup_id, False
     first = db.execute(select(signups).where(signups.c.idempotency_key == idempotency_key)).one()

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from app.logs import log
 
@@ -33,8 +35,11 @@ class _Child:
 class Supervisor:
     """Starts what it is given, restarts what ends, and stops all of it in the reverse order."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], output: Path | None = None) -> None:
+        """`environment` is added to this process's own; `output` takes what the children print, in place of
+        this process's own standard output and error."""
         self._environment = dict(environment)
+        self._output = output
         self._children: list[_Child] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -71,9 +76,15 @@ class Supervisor:
 
     def _spawn(self, child: _Child) -> None:
         # A session of its own: Ctrl-C reaches this process alone, which then stops the others in order.
-        child.process = subprocess.Popen(  # noqa: S603  (argv is ours)
-            child.argv, env={**os.environ, **self._environment}, start_new_session=True
-        )
+        with ExitStack() as files:
+            out = files.enter_context(self._output.open("ab")) if self._output else None
+            child.process = subprocess.Popen(  # noqa: S603  (argv is ours)
+                child.argv,
+                env={**os.environ, **self._environment},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
         child.started = time.monotonic()
 
     def _watch(self) -> None:

@@ -1,9 +1,11 @@
 """The whole system on one machine: what is not configured embedded, then web, workers and relay."""
 
+import shutil
 import socket
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from app.db import get_engine
 from app.migrations import migrate
@@ -19,10 +21,11 @@ WORKER_GRACE_MS = 10_000
 class System:
     """Started, migrated and answering once `start` returns; gone after `stop`."""
 
-    def __init__(self, *, workers: int, port: int) -> None:
+    def __init__(self, *, workers: int, port: int, output: Path | None = None) -> None:
         self._workers, self._port = workers, port
         settings = load_settings()
-        self.supervisor = Supervisor({"PORT": str(port), "TALLYHOOK_HOME": str(settings.tallyhook_home.resolve())})
+        environment = {"PORT": str(port), "TALLYHOOK_HOME": str(settings.tallyhook_home.resolve())}
+        self.supervisor = Supervisor(environment, output)
         self.embedded = Embedded(settings, self.supervisor)
         self.url = f"http://127.0.0.1:{port}"
 
@@ -41,6 +44,8 @@ class System:
                 probe.bind(("0.0.0.0", self._port))  # noqa: S104  (where gunicorn will listen)
             except OSError:
                 raise SettingsError([f"port {self._port} is taken: choose another with --port"]) from None
+        # Counters begin anew with the processes that count.
+        shutil.rmtree(load_settings().tallyhook_home / "metrics", ignore_errors=True)
         self.embedded.start(self._port)
         get_settings.cache_clear()
         if problems := get_settings().problems():

@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 
 
-
 class EmbeddedPostgres:
     """A PostgreSQL on `folder`, started when made (seconds the first time), stopped by `close`."""
 

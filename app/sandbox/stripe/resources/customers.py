@@ -1,5 +1,6 @@
 """Customers: create, retrieve, update, delete, list, search."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -21,6 +22,14 @@ from app.sandbox.stripe.params import (
 from app.sandbox.stripe.search import search
 
 operations: Operations[Object] = Operations()
+
+_before_delete: list[Callable[[Account, Object], None]] = []
+
+
+def before_delete(leave: Callable[[Account, Object], None]) -> Callable[[Account, Object], None]:
+    """`@before_delete` on what another resource does with its part of a customer that is deleted."""
+    _before_delete.append(leave)
+    return leave
 
 
 class CustomField(Strict):
@@ -79,6 +88,8 @@ def get_customer(account: Account, customer_id: str, param: str = "customer") ->
 
 def delete_customer(account: Account, customer: Object) -> Object:
     """Deletes a customer; what is left of it can still be retrieved."""
+    for leave in _before_delete:
+        leave(account, customer)
     account.emit("customer.deleted", customer)
     return account.save({"id": customer["id"], "object": "customer", "deleted": True})
 
