@@ -26,7 +26,7 @@ class System:
         settings = load_settings()
         environment = {"PORT": str(port), "TALLYHOOK_HOME": str(settings.tallyhook_home.resolve())}
         self.supervisor = Supervisor(environment, output)
-        self.embedded = Embedded(settings, self.supervisor)
+        self.embedded = Embedded(settings, output)
         self.url = f"http://127.0.0.1:{port}"
 
     def start(self) -> Settings:

@@ -31,9 +31,10 @@ def _wait_for(port: int, what: str, timeout_s: float = 20.0) -> None:
 class Embedded:
     """The embedded parts, alive from `start` to `stop`; their addresses stand in `embedded.env` meanwhile."""
 
-    def __init__(self, settings: Settings, supervisor: Supervisor) -> None:
+    def __init__(self, settings: Settings, output: Path | None = None) -> None:
+        """`output`: a file for what the parts print, in place of this process's standard output."""
         self._settings = settings
-        self._supervisor = supervisor
+        self._supervisor = Supervisor({}, output)
         self._home = settings.tallyhook_home.resolve()
         self._postgres: EmbeddedPostgres | None = None
         self.names: list[str] = []
@@ -81,7 +82,8 @@ class Embedded:
         }
 
     def stop(self) -> None:
-        """Forget the addresses and stop PostgreSQL; the supervisor stops the rest."""
+        """Forget the addresses and stop the parts. Whoever uses them must have ended before."""
         self._file.unlink(missing_ok=True)
+        self._supervisor.stop()
         if self._postgres is not None:
             self._postgres.close()
