@@ -20,9 +20,7 @@ class Decline:
     def error(self, extra: Extra) -> ApiError:
         """The 402 that is answered for it. What the attempt left behind is kept, and remembered by the key."""
         named = {"decline_code": self.decline_code} | ({"advice_code": self.advice} if self.advice else {})
-        return ApiError(
-            402, self.message, kind="card_error", code=self.code, commits=True, extra=named | extra
-        )
+        return ApiError(402, self.message, kind="card_error", code=self.code, commits=True, extra=named | extra)
 
 
 GENERIC = Decline("card_declined", "generic_decline", "Your card was declined.", "try_again_later")
@@ -32,9 +30,7 @@ INSUFFICIENT_FUNDS = Decline(
 LOST = Decline("card_declined", "lost_card", "Your card was declined.", "do_not_try_again")
 STOLEN = Decline("card_declined", "stolen_card", "Your card was declined.", "do_not_try_again")
 EXPIRED = Decline("expired_card", "expired_card", "Your card has expired.", "confirm_card_data")
-WRONG_CVC = Decline(
-    "incorrect_cvc", "incorrect_cvc", "Your card's security code is incorrect.", "confirm_card_data"
-)
+WRONG_CVC = Decline("incorrect_cvc", "incorrect_cvc", "Your card's security code is incorrect.", "confirm_card_data")
 PROCESSING = Decline(
     "processing_error",
     "processing_error",

@@ -87,6 +87,30 @@ class SandboxControl:
         path = f"webhook_endpoints/{quote(endpoint_id)}/roll_secret"
         return str(self._ask("POST", path, {"expires_in_s": expires_in_s})["secret"])
 
+    def dispute(self, charge_id: str, reason: str = "fraudulent") -> dict[str, Any]:
+        """A cardholder disputes a charge. Answers with the dispute."""
+        dispute: dict[str, Any] = self._ask("POST", f"charges/{quote(charge_id)}/dispute", {"reason": reason})
+        return dispute
+
+    def close_dispute(self, dispute_id: str, outcome: str) -> dict[str, Any]:
+        """The bank decides a dispute: `won` or `lost`, as the account sees it."""
+        dispute: dict[str, Any] = self._ask("POST", f"disputes/{quote(dispute_id)}/close", {"outcome": outcome})
+        return dispute
+
+    def fail_refund(self, refund_id: str) -> dict[str, Any]:
+        """The bank cannot give the money back after all."""
+        refund: dict[str, Any] = self._ask("POST", f"refunds/{quote(refund_id)}/fail")
+        return refund
+
+    def change_card(self, payment_method_id: str, card: str) -> None:
+        """From now on a payment method behaves as another test card, such as `chargeDeclinedStolenCard`."""
+        self._ask("POST", f"payment_methods/{quote(payment_method_id)}/card", {"card": card})
+
+    def authenticate(self, intent_id: str, consents: bool = True) -> dict[str, Any]:
+        """A cardholder answers for a payment or setup intent that waits for it, as on its hosted page."""
+        intent: dict[str, Any] = self._ask("POST", f"intents/{quote(intent_id)}/authenticate", {"consents": consents})
+        return intent
+
     def reset(self) -> None:
         """Forgets everything but the settings and the default endpoint."""
         self._ask("POST", "reset")

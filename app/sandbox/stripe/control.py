@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from app.sandbox.stripe.api import LogEntry, log_entries
 from app.sandbox.stripe.config import Settings
@@ -13,41 +13,39 @@ from app.sandbox.stripe.errors import ApiError
 from app.sandbox.stripe.faults import Fault
 from app.sandbox.stripe.forms import decode
 from app.sandbox.stripe.messages import Request, Response, json_response
+from app.sandbox.stripe.mishaps import mishaps
 from app.sandbox.stripe.objects import public
 from app.sandbox.stripe.operations import Call, Operations, Router
+from app.sandbox.stripe.params import Strict
 from app.sandbox.stripe.resources.webhook_endpoints import roll_secret
 from app.sandbox.stripe.store import Page
 from app.sandbox.stripe.world import World
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Nothing(_Body):
+class Nothing(Strict):
     pass
 
 
-class Move(_Body):
+class Move(Strict):
     advance_s: float | None = Field(default=None, ge=0)
     to: int | None = None
 
 
-class LogFilter(_Body):
+class LogFilter(Strict):
     operation: str = "*"
     key: str | None = None
 
 
-class ObjectFilter(_Body):
+class ObjectFilter(Strict):
     object: str
     livemode: bool = False
 
 
-class Release(_Body):
+class Release(Strict):
     newest_first: bool = False
 
 
-class Roll(_Body):
+class Roll(Strict):
     expires_in_s: float = Field(default=24 * 3600, ge=0)
 
 
@@ -58,7 +56,7 @@ class Control:
         self._world = world
         self._log = log
         self._known = known_operations
-        self._router: Router[Any] = Router([self._faults(), self._time_and_log(), self._webhooks()])
+        self._router: Router[Any] = Router([self._faults(), self._time_and_log(), self._webhooks(), mishaps(world)])
 
     def answer(self, request: Request) -> Response:
         match = self._router.match(request.method, request.path)

@@ -10,8 +10,17 @@ MOST_LEVELS = 4
 
 Includable = Callable[[Account, Object], Object]
 
-# Fields that are only there when they are asked for, by object and name; each resource adds its own.
-includables: dict[tuple[str, str], Includable] = {}
+_includables: dict[tuple[str, str], Includable] = {}
+
+
+def includable(kind: str, name: str) -> Callable[[Includable], Includable]:
+    """`@includable("charge", "refunds")` on what makes a field that is only there when it is asked for."""
+
+    def register(make: Includable) -> Includable:
+        _includables[(kind, name)] = make
+        return make
+
+    return register
 
 
 def render(account: Account, obj: Object, expand: list[str]) -> Object:
@@ -35,7 +44,7 @@ def _expand(account: Account, node: Object, parts: list[str], path: str) -> None
                 _expand(account, item, rest, path)
         return
     if head not in node:
-        include = includables.get((node.get("object", ""), head))
+        include = _includables.get((node.get("object", ""), head))
         if include is None:
             raise _cannot(path)
         node[head] = public(include(account, node))

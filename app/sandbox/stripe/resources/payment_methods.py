@@ -200,9 +200,7 @@ def attach(call: Call[MethodAttach]) -> Object:
 def detach_one(call: Call[Params]) -> Object:
     method = call.account.get("payment_method", call.id)
     if not method["customer"]:
-        raise InvalidState(
-            "The payment method you provided is not attached to a customer so detachment is impossible."
-        )
+        raise InvalidState("The payment method you provided is not attached to a customer so detachment is impossible.")
     return detach(call.account, method)
 
 
@@ -241,4 +239,3 @@ def _with_details(method: Object, params: MethodCreate | MethodUpdate) -> Object
     if "allow_redisplay" in params.model_fields_set:
         method["allow_redisplay"] = params.allow_redisplay
     return method
-
