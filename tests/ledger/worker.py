@@ -1,0 +1,7 @@
+"""The real worker, with the tests' kinds of job: `dramatiq tests.ledger.worker`."""
+
+import tests.ledger.commands
+
+__all__ = ["tests"]
+
+import worker  # noqa: E402, F401  (last: it makes an actor of every handler known by then)
