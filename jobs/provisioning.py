@@ -62,12 +62,12 @@ def issue_api_key(run: Run[IssueApiKey]) -> None:
 
 @handles(SendWelcomeEmail)
 def send_welcome_email(run: Run[SendWelcomeEmail]) -> None:
-    """A crash after the hand-over repeats the same mail with the same key: the Message-ID is the same."""
-    job = run.payload
+    """A crash after the hand-over repeats the same mail, to the byte: key, link, date and Message-ID."""
+    job, date = run.payload, run.claim.created_at
     with run.transaction() as db:
         customer = accounts.get(db, job.customer_id)
         secret = api_keys.sealed_first(db, job.customer_id)
-    link = account_url(customer.id)
+    link = account_url(customer.id, issued_at=date)
     if secret is not None:
         fixes = get_settings().trial_fixes
         send(
@@ -78,10 +78,12 @@ def send_welcome_email(run: Run[SendWelcomeEmail]) -> None:
                 account_url=link,
                 trial_fixes=fixes,
                 ref=f"welcome:{customer.id}",
+                date=date,
             )
         )
     else:
-        send(messages.sign_in(to=customer.email, name=customer.name, account_url=link, ref=f"sign-in:{job.signup_id}"))
+        ref = f"sign-in:{job.signup_id}"
+        send(messages.sign_in(to=customer.email, name=customer.name, account_url=link, ref=ref, date=date))
     with run.finish() as db:
         if secret is not None:
             api_keys.wipe_sealed(db, customer.id)

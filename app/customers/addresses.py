@@ -18,6 +18,8 @@ def normalise(address: str) -> str:
         checked = validate_email(address.strip(), check_deliverability=False)
     except EmailNotValidError as error:
         raise AddressRefused(str(error)) from None
+    if "=?" in checked.local_part:  # an encoded word: mail programs would read another address in it
+        raise AddressRefused("The part before the @ must not contain '=?'.")
     domain = checked.ascii_domain.lower()
     labels = domain.split(".")
     if any(".".join(labels[i:]) in blocklist for i in range(len(labels) - 1)):

@@ -1,6 +1,7 @@
 """Begin attempts: claim due jobs by compare-and-set, raising the attempt and taking a lease (law 5)."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ class Claim:
     serialize_by: str | None
     correlation_id: str | None
     customer_id: int | None
+    created_at: datetime
     age_s: float
     wait_s: float
 
@@ -80,7 +82,7 @@ WITH candidate AS MATERIALIZED (
     FROM chosen
     WHERE jobs.id = chosen.id AND (place = 1 OR along)
     RETURNING jobs.id, name, queue, key, payload, attempt, max_attempts - (attempt - spared), serialize_by,
-        correlation_id, customer_id, extract(epoch FROM clock_timestamp() - created_at)::float8,
+        correlation_id, customer_id, created_at, extract(epoch FROM clock_timestamp() - created_at)::float8,
         extract(epoch FROM clock_timestamp() - run_at)::float8
 )
 SELECT (SELECT count(*) FROM parked), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true

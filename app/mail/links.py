@@ -1,6 +1,9 @@
 """Signed links to the account page: whoever opens one from their mailbox is that customer, for a week."""
 
-from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
+import time
+from datetime import datetime
+
+from itsdangerous import BadData, URLSafeSerializer
 
 from app.settings import get_settings
 
@@ -14,15 +17,20 @@ class BadLink(Exception):
     """The link does not open the account page; the message tells its holder why."""
 
 
-def _serializer() -> URLSafeTimedSerializer:
+def _serializer() -> URLSafeSerializer:
     # itsdangerous signs with the last key and accepts all; SECRET_KEYS begins with the one that signs.
     keys = [key.get_secret_value() for key in reversed(get_settings().secret_keys)]
-    return URLSafeTimedSerializer(keys, salt=_PURPOSE)
+    return URLSafeSerializer(keys, salt=_PURPOSE)
 
 
-def account_url(customer_id: int) -> str:
-    """The address that opens the account page of this customer, for `LINK_DAYS` days from now."""
-    return f"{get_settings().public_url}/account?token={_serializer().dumps(customer_id)}"
+def account_url(customer_id: int, issued_at: datetime) -> str:
+    """The address that opens the account page of this customer, for `LINK_DAYS` days from `issued_at`.
+
+    The same arguments make the same link, so that a mail that is sent again is the same to the byte
+    (which a link with the time of its making, as itsdangerous' own timed serializer has it, is not).
+    """
+    token = _serializer().dumps([customer_id, int(issued_at.timestamp())])
+    return f"{get_settings().public_url}/account?token={token}"
 
 
 def open_account_token(token: str) -> int:
@@ -32,8 +40,9 @@ def open_account_token(token: str) -> int:
         BadLink: it is older than `LINK_DAYS` days, or not signed by any of SECRET_KEYS.
     """
     try:
-        return int(_serializer().loads(token, max_age=LINK_DAYS * 86400))
-    except SignatureExpired:
-        raise BadLink(f"This link has expired: it worked for {LINK_DAYS} days.") from None
+        customer_id, issued_at = _serializer().loads(token)
     except BadData:
         raise BadLink("This link is not valid.") from None
+    if time.time() > issued_at + LINK_DAYS * 86400:
+        raise BadLink(f"This link has expired: it worked for {LINK_DAYS} days.")
+    return int(customer_id)
