@@ -1,0 +1,130 @@
+"""Sends signups over keep-alive connections: a process of its own, cheap enough not to become the figure.
+
+    python -m bench.load --port 8000 --connections 32 --seconds 5
+
+Each connection sends its next request when its last one has been answered. Prints one JSON object.
+"""
+
+import argparse
+import json
+import re
+import selectors
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+
+_REQUEST = (
+    b"POST /api/v1/customers HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+)
+_BODY = b'{"email":"bench-%012d@tallyhook.example.com","name":"Benchmark %d"}'
+_HEAD = re.compile(rb"HTTP/1\.1 (\d\d\d) .*?\r\ncontent-length: (\d+)\r\n(?:.*?\r\n)?\r\n", re.IGNORECASE | re.DOTALL)
+_PATIENCE_S = 30.0
+
+
+class BadAnswer(Exception):
+    """The server answered with something other than 202, or not at all."""
+
+
+@dataclass
+class Load:
+    """Signups number `first`, `first` + 1, … until `requests` are sent or `seconds` are over.
+
+    Answers to what was sent in the first `warmup` seconds are checked, but not counted.
+    """
+
+    port: int
+    connections: int
+    first: int
+    warmup: float = 0.0
+    seconds: float = 600.0
+    requests: int = 2**62
+    latencies: list[float] = field(default_factory=list)
+    sent_at: list[float] = field(default_factory=list)
+    """Unix time at which each signup was sent; kept for runs of a given number of requests."""
+
+    def run(self) -> None:
+        """Send everything.
+
+        Raises:
+            BadAnswer
+        """
+        selector = selectors.EpollSelector()
+        for _ in range(self.connections):
+            sock = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(sock, selectors.EVENT_READ, _Connection(sock))
+        began = time.perf_counter()
+        self._counts_from = began + self.warmup
+        self._until = self._counts_from + self.seconds
+        self._sent = 0
+        open_ones = sum(self._send(key.data) for key in list(selector.get_map().values()))
+        while open_ones:
+            ready = selector.select(_PATIENCE_S)
+            if not ready:
+                raise BadAnswer(f"no answer for {_PATIENCE_S:.0f} s")
+            for key, _ in ready:
+                if self._receive(key.data) and not self._send(key.data):
+                    open_ones -= 1
+        for key in list(selector.get_map().values()):
+            key.data.sock.close()
+        selector.close()
+
+    def _send(self, connection: "_Connection") -> bool:
+        now = time.perf_counter()
+        if now >= self._until or self._sent >= self.requests:
+            return False
+        number = self.first + self._sent
+        self._sent += 1
+        body = _BODY % (number, number)
+        connection.sent = now
+        if self.requests < 2**62:
+            self.sent_at.append(time.time())
+        connection.sock.sendall(_REQUEST % (len(body), body))
+        return True
+
+    def _receive(self, connection: "_Connection") -> bool:
+        got = connection.sock.recv(65536)
+        if not got:
+            raise BadAnswer("the server closed the connection")
+        connection.buffer += got
+        head = _HEAD.match(connection.buffer)
+        if head is None or len(connection.buffer) < head.end() + int(head[2]):
+            return False
+        if head[1] != b"202":
+            raise BadAnswer(connection.buffer.decode(errors="replace"))
+        connection.buffer = b""
+        now = time.perf_counter()
+        if self._counts_from <= connection.sent and now <= self._until:
+            self.latencies.append(now - connection.sent)
+        return True
+
+
+@dataclass
+class _Connection:
+    sock: socket.socket
+    buffer: bytes = b""
+    sent: float = 0.0
+
+
+def main() -> None:
+    """Run one load and print `{rate, latencies_ms, sent_at}`; exit status 1 at the first bad answer."""
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description=main.__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--connections", type=int, required=True)
+    parser.add_argument("--first", type=int, required=True, help="the number of the first signup")
+    parser.add_argument("--warmup", type=float, default=0.0)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--requests", type=int, default=2**62)
+    load = Load(**vars(parser.parse_args()))
+    try:
+        load.run()
+    except BadAnswer as error:
+        sys.exit(f"bad answer: {error}")
+    latencies = [round(1000 * latency, 2) for latency in load.latencies]
+    print(json.dumps({"rate": len(latencies) / load.seconds, "latencies_ms": latencies, "sent_at": load.sent_at}))
+
+
+if __name__ == "__main__":
+    main()
