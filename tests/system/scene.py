@@ -19,10 +19,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import jobs  # noqa: F401  (registers every handler)
-from app.db import transaction
+from app.db import get_engine, transaction
 from app.ledger import ops
 from app.ledger.command import queues
 from app.ledger.executor import Executor
+from app.ledger.relay import Relay
 from tests.processes import Process
 
 KEY = re.compile(r"rsolv_[A-Za-z0-9_-]{43}")
@@ -87,6 +88,12 @@ def drain_to_the_end(rounds: int = 60) -> None:
             return
         time_passes()
     pytest.fail(f"jobs are still waiting after {rounds} rounds: {[show(i) for [i] in sql('SELECT id FROM jobs')]}")
+
+
+def sweep() -> None:
+    """One round of a relay."""
+    with get_engine().connect() as db:
+        Relay([]).sweep(db)
 
 
 def _attempts() -> int:
