@@ -129,7 +129,7 @@ class SandboxControl:
         finally:
             connection.close()
         if response.status != 200:
-            raise SandboxRefused(answer["detail"])
+            raise SandboxRefused(answer.get("detail") or answer["error"]["message"])
         return answer
 
 

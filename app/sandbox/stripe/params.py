@@ -7,6 +7,7 @@ from pydantic_core import ErrorDetails
 
 from app.sandbox.stripe.errors import InvalidParameter
 from app.sandbox.stripe.forms import bracketed
+from app.sandbox.stripe.objects import Object
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -45,6 +46,13 @@ class Params(Strict):
     def given(self, *except_for: str) -> dict[str, Any]:
         """The parameters that the request named, with nested ones as dicts; `expand` is not among them."""
         return self.model_dump(exclude_unset=True, exclude={"expand", "metadata", *except_for})
+
+    def apply_to(self, obj: Object, *except_for: str) -> Object:
+        """The object with the parameters that were given; metadata is merged into what it was."""
+        obj |= self.given(*except_for)
+        if "metadata" in self.model_fields_set:
+            obj["metadata"] = merged(obj["metadata"], self.model_dump(include={"metadata"})["metadata"])
+        return obj
 
 
 class Range(Strict):

@@ -8,7 +8,7 @@ from app.sandbox.stripe.objects import Object, public
 
 MOST_LEVELS = 4
 
-Includable = Callable[[Account, Object], Object]
+Includable = Callable[[Account, Object], Object | None]
 
 _includables: dict[tuple[str, str], Includable] = {}
 
@@ -43,7 +43,8 @@ def _expand(account: Account, node: Object, parts: list[str], path: str) -> None
             if rest:
                 _expand(account, item, rest, path)
         return
-    if head not in node:
+    included = head not in node
+    if included:
         include = _includables.get((node.get("object", ""), head))
         if include is None:
             raise _cannot(path)
@@ -57,7 +58,7 @@ def _expand(account: Account, node: Object, parts: list[str], path: str) -> None
     if isinstance(value, dict):
         if rest:
             _expand(account, value, rest, path)
-        elif "object" not in value:
+        elif "object" not in value and not included:
             raise _cannot(path)
     elif value is not None:
         raise _cannot(path)

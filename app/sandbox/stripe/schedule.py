@@ -28,8 +28,9 @@ def run(account: Account, object_id: str) -> None:
     found = account.store.get(object_id)
     if found is None:
         return
-    before = found[0]
-    _attend[before["object"]](account, before)
+    obj = found[0]
+    was_due = obj["_due"]
+    _attend[obj["object"]](account, obj)
     after = account.store.get(object_id)
-    if after and after[0].get("_due") is not None and after[0]["_due"] <= before["_due"]:
-        raise RuntimeError(f"{object_id} is still due at {before['_due']} after it was attended to")
+    if after and after[0].get("_due") is not None and after[0]["_due"] <= was_due:
+        raise RuntimeError(f"{object_id} is still due at {was_due} after it was attended to")

@@ -7,12 +7,13 @@ WSGI comes with either close every connection or cannot be started inside a test
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from app.sandbox.stripe.api import Dropped
-from app.sandbox.stripe.messages import Request, Response
+from app.sandbox.stripe.messages import Request, Response, json_response
 
 _LARGEST_BODY = 1 << 20
 
@@ -86,6 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             _cut(self.connection)
             return
+        except Exception as bug:
+            # Said aloud, and answered unlike any fault: a bug of the sandbox must not pass for the network's.
+            traceback.print_exc()
+            response = json_response(500, {"error": {"type": "api_error", "message": f"bug in the sandbox: {bug!r}"}})
         self.send_response(response.status)
         self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(response.body)))

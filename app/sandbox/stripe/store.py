@@ -77,6 +77,16 @@ class Glob:
 
 
 @dataclass(frozen=True)
+class Null:
+    """A filter that takes null alone."""
+
+
+@dataclass(frozen=True)
+class NotNull:
+    """A filter that takes anything but null."""
+
+
+@dataclass(frozen=True)
 class MoreThan:
     """A filter that takes every greater number."""
 
@@ -153,7 +163,7 @@ class Store:
 
     def find(self, kind: str, livemode: bool, filters: dict[str, Any], page: Page) -> list[Object]:
         """Objects of a kind, newest first. A filter's value is compared for equality, a list for any of
-        its members, `Glob` and `MoreThan` as they say; a dotted name looks inside."""
+        its members, and one of the classes above as it says; a dotted name looks inside."""
         clauses = ["object = ?", "livemode = ?", "deleted = 0"]
         values: list[Any] = [kind, livemode]
         for name, value in filters.items():
@@ -172,13 +182,6 @@ class Store:
             values.append(page.limit)
         found = [orjson.loads(row[0]) for row in self.execute(sql, values)]
         return found[::-1] if page.before else found
-
-    def count(self, kind: str, livemode: bool, customer: str) -> int:
-        rows = self.execute(
-            "SELECT count(*) FROM objects WHERE customer = ? AND object = ? AND livemode = ? AND deleted = 0",
-            (customer, kind, livemode),
-        )
-        return int(rows[0][0])
 
     def next_due(self, clock: str | None, until: int) -> tuple[str, int] | None:
         """The object that is due first by `until` on a test clock, or on the sandbox's own (None)."""
@@ -205,12 +208,14 @@ def _comparison(value: Any) -> tuple[str, Any]:
     match value:
         case list():
             return "IN (SELECT value FROM json_each(?))", orjson.dumps(value).decode()
+        case Null():
+            return "IS ?", None
+        case NotNull():
+            return "IS NOT ?", None
         case MoreThan():
             return "> ?", value.bound
         case Glob():
             return "GLOB ?", value.pattern
-        case None:
-            return "IS ?", None
         case _:
             return "= ?", value  # unlike IS, it lets a partial index serve
 

@@ -6,7 +6,7 @@ from app.sandbox.stripe.cards import Decline
 from app.sandbox.stripe.errors import InvalidState
 from app.sandbox.stripe.objects import Object, list_object, new_id
 from app.sandbox.stripe.operations import Call, Operations
-from app.sandbox.stripe.params import Clearable, DatedListParams, Metadata, Params, SearchParams, merged
+from app.sandbox.stripe.params import Clearable, DatedListParams, Metadata, Params, SearchParams
 from app.sandbox.stripe.search import search
 
 operations: Operations[Object] = Operations()
@@ -161,10 +161,8 @@ def retrieve(call: Call[Params]) -> Object:
 
 @operations("POST /v1/charges/{charge}", ChargeUpdate)
 def update(call: Call[ChargeUpdate]) -> Object:
-    charge = call.account.get("charge", call.id) | call.params.given()
-    if "metadata" in call.params.model_fields_set:
-        charge["metadata"] = merged(charge["metadata"], call.params.metadata)
-    return call.account.save(charge, "charge.updated")
+    charge = call.account.get("charge", call.id)
+    return call.account.save(call.params.apply_to(charge), "charge.updated")
 
 
 @operations("GET /v1/charges", ChargeList)

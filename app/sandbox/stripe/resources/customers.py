@@ -142,9 +142,7 @@ def retrieve(call: Call[Params]) -> Object:
 def update(call: Call[CustomerFields]) -> Object:
     account, params = call.account, call.params
     customer = account.get("customer", call.id)
-    customer |= params.given("address", "invoice_settings", "shipping")
-    if "metadata" in params.model_fields_set:
-        customer["metadata"] = merged(customer["metadata"], params.metadata)
+    params.apply_to(customer, "address", "invoice_settings", "shipping")
     _apply_nested(customer, params)
     return account.save(customer, "customer.updated")
 

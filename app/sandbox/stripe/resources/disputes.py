@@ -10,7 +10,7 @@ from app.sandbox.stripe.cards import CARDS
 from app.sandbox.stripe.errors import InvalidState
 from app.sandbox.stripe.objects import Object, new_id
 from app.sandbox.stripe.operations import Call, Operations
-from app.sandbox.stripe.params import DatedListParams, Metadata, Params, merged
+from app.sandbox.stripe.params import DatedListParams, Metadata, Params
 from app.sandbox.stripe.resources.charges import move_balance
 
 operations: Operations[Object] = Operations()
@@ -136,8 +136,7 @@ def retrieve(call: Call[Params]) -> Object:
 def update(call: Call[DisputeUpdate]) -> Object:
     account, params = call.account, call.params
     dispute = account.get("dispute", call.id)
-    if "metadata" in params.model_fields_set:
-        dispute["metadata"] = merged(dispute["metadata"], params.metadata)
+    params.apply_to(dispute, "evidence", "submit")
     if params.evidence:
         dispute["evidence"] |= params.evidence
         dispute["evidence_details"]["has_evidence"] = True

@@ -139,9 +139,7 @@ def update(call: Call[IntentUpdate]) -> Object:
     given = params.model_fields_set
     if intent["status"] not in payments.CONFIRMABLE and given & {"amount", "currency", "customer", "payment_method"}:
         raise payments.unexpected_state(intent, "update")
-    intent |= params.given("payment_method")
-    if "metadata" in given:
-        intent["metadata"] = merged(intent["metadata"], params.metadata)
+    params.apply_to(intent, "payment_method")
     if params.customer:
         intent["_clock"] = get_customer(account, params.customer)["_clock"]
     if "payment_method" in given:

@@ -8,7 +8,7 @@ from app.sandbox.stripe.account import Account
 from app.sandbox.stripe.errors import InvalidParameter, InvalidState, Missing
 from app.sandbox.stripe.objects import Object, new_id
 from app.sandbox.stripe.operations import Call, Operations
-from app.sandbox.stripe.params import Address, Clearable, ListParams, Metadata, Params, Strict, merged
+from app.sandbox.stripe.params import Address, Clearable, ListParams, Metadata, Params, Strict
 from app.sandbox.stripe.resources.customers import before_delete, get_customer
 
 operations: Operations[Object] = Operations()
@@ -164,7 +164,7 @@ def create(call: Call[MethodCreate]) -> Object:
     method = make_method(account, card, account.now())
     if params.card.number:
         method["card"] |= {"exp_month": params.card.exp_month, "exp_year": params.card.exp_year}
-    return account.save(_with_details(method, params) | {"metadata": merged({}, params.metadata)})
+    return account.save(_with_details(params.apply_to(method, "card", "billing_details", "type"), params))
 
 
 @operations("GET /v1/payment_methods/{payment_method}", Params)
@@ -178,8 +178,7 @@ def update(call: Call[MethodUpdate]) -> Object:
     method = account.get("payment_method", call.id)
     if not method["customer"]:
         raise InvalidState("You must save this PaymentMethod to a customer before you can update it.")
-    if "metadata" in params.model_fields_set:
-        method["metadata"] = merged(method["metadata"], params.metadata)
+    params.apply_to(method, "card", "billing_details")
     method["card"] |= params.card.model_dump(exclude_unset=True)
     return account.save(_with_details(method, params), "payment_method.updated")
 
@@ -236,6 +235,4 @@ def _with_details(method: Object, params: MethodCreate | MethodUpdate) -> Object
     if details.get("address"):
         details["address"] = Address().model_dump() | details["address"]
     method["billing_details"] |= details
-    if "allow_redisplay" in params.model_fields_set:
-        method["allow_redisplay"] = params.allow_redisplay
     return method

@@ -135,8 +135,7 @@ def retrieve(call: Call[Params]) -> Object:
 @operations("POST /v1/refunds/{refund}", RefundUpdate)
 def update(call: Call[RefundUpdate]) -> Object:
     refund = call.account.get("refund", call.id)
-    refund["metadata"] = merged(refund["metadata"], call.params.metadata)
-    return call.account.save(refund, "refund.updated")
+    return call.account.save(call.params.apply_to(refund), "refund.updated")
 
 
 @operations("GET /v1/refunds", RefundList)

@@ -189,9 +189,7 @@ def retrieve(call: Call[SetupRetrieve]) -> Object:
 @operations("POST /v1/setup_intents/{intent}", SetupUpdate)
 def update(call: Call[SetupUpdate]) -> Object:
     account, params = call.account, call.params
-    setup = account.get("setup_intent", call.id) | params.given("payment_method")
-    if "metadata" in params.model_fields_set:
-        setup["metadata"] = merged(setup["metadata"], params.metadata)
+    setup = params.apply_to(account.get("setup_intent", call.id), "payment_method")
     if params.payment_method:
         method = resolve(account, params.payment_method, account.now(setup))
         setup |= {"payment_method": method["id"], "status": "requires_confirmation"}

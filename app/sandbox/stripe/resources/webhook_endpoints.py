@@ -82,11 +82,9 @@ def retrieve(call: Call[Params]) -> Object:
 def update(call: Call[EndpointUpdate]) -> Object:
     account, params = call.account, call.params
     endpoint = account.get("webhook_endpoint", call.id)
-    endpoint |= params.given("disabled")
+    params.apply_to(endpoint, "disabled")
     if "disabled" in params.model_fields_set:
         endpoint["status"] = "disabled" if params.disabled else "enabled"
-    if "metadata" in params.model_fields_set:
-        endpoint["metadata"] = merged(endpoint["metadata"], params.metadata)
     return account.save(endpoint)
 
 
