@@ -40,6 +40,7 @@ def make_engine(url: str, *, pool_size: int = 20, **options: Any) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=2,
+        hide_parameters=True,  # an error must not quote what may be a secret
         connect_args={
             "connect_timeout": 3,
             "keepalives_idle": 10,
@@ -50,6 +51,18 @@ def make_engine(url: str, *, pool_size: int = 20, **options: Any) -> Engine:
     )
 
 
+def get_database_url() -> str:
+    """DATABASE_URL.
+
+    Raises:
+        SettingsError: it is not set.
+    """
+    url = get_settings().database_url
+    if url is None:
+        raise SettingsError(["DATABASE_URL is not set and `tallyhook up` is not running here"])
+    return url
+
+
 @cache
 def get_engine() -> Engine:
     """The engine of this process on DATABASE_URL.
@@ -57,10 +70,7 @@ def get_engine() -> Engine:
     Raises:
         SettingsError: DATABASE_URL is not set.
     """
-    url = get_settings().database_url
-    if url is None:
-        raise SettingsError(["DATABASE_URL is not set and `tallyhook up` is not running here"])
-    return make_engine(url)
+    return make_engine(get_database_url())
 
 
 def after_commit(db: Connection, call: Callable[[], object]) -> None:

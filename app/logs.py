@@ -8,11 +8,14 @@ import io
 import logging
 import os
 import re
+import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psycopg
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -30,7 +33,12 @@ _MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|(?i:bearer )|token=|(?:\d[ -
 
 
 def redact_text(text: str) -> str:
-    """`text` without secrets; of an e-mail address the first letter and the domain remain."""
+    """`text` without secrets; of an e-mail address the first letter and the domain remain.
+
+    What neither UTF-8 nor PostgreSQL can hold (half a character, NUL) is replaced by "?" or left out.
+    """
+    if not text.isprintable():
+        text = text.encode("utf-8", "replace").decode().replace("\x00", "")
     if not _MAYBE.search(text):  # most strings by far: one quick scan
         return text
     return _EMAIL.sub(r"\1***\2", _SECRET.sub("[redacted]", text))
@@ -50,6 +58,33 @@ def redact(value: Any) -> Any:
     return value
 
 
+def describe(error: BaseException) -> str:
+    """The class of `error` and what it says. Of the database's errors only the first line: the others quote
+    rows and parameters."""
+    cause = getattr(error, "orig", None) or error
+    said = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    return f"{type(cause).__name__}: {said or str(cause).partition(chr(10))[0]}"
+
+
+def describe_with_frames(error: BaseException) -> str:
+    """A traceback of `error` and of what caused it, that quotes no more than `describe` does."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    cause = f"{describe_with_frames(before)}\n\n" if before is not None else ""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{cause}Traceback (most recent call last):\n{frames}{describe(error)}"
+
+
+def _describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    elif isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["traceback"] = describe_with_frames(error)
+    return event
+
+
 def _redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key, value in event.items():
         if type(value) is str or type(value) in (dict, list, tuple):
@@ -64,7 +99,7 @@ def _to_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
 def _shared_steps() -> list[Any]:
     return [
         structlog.contextvars.merge_contextvars,
-        structlog.processors.format_exc_info,
+        _describe_exception,
         _redact_event,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

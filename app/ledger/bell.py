@@ -11,6 +11,7 @@ from typing import Any
 
 import dramatiq
 import redis
+from dramatiq.broker import MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -39,7 +40,7 @@ class _BellConsumer:
     def __next__(self) -> Any:
         message = next(self._inner)
         if message is not None:
-            return message
+            return self._understood(message)
         if self._inner.outstanding_message_count >= self._inner.prefetch:
             time.sleep(0.02)  # every thread is at work and more wake-ups lie ready: nothing to wait for
             return None
@@ -47,7 +48,16 @@ class _BellConsumer:
             self._client.blpop([self._key], timeout=self._idle_s)
         except redis.ConnectionError as error:
             raise dramatiq.ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
-        return next(self._inner)
+        message = next(self._inner)
+        return None if message is None else self._understood(message)
+
+    def _understood(self, message: MessageProxy) -> MessageProxy:
+        """A wake-up by a kind of job that only a newer release knows is as good as any of this queue's."""
+        actors = self._inner.broker.actors
+        if message.actor_name in actors:
+            return message
+        substitute = next(name for name, actor in actors.items() if actor.queue_name == self._inner.queue_name)
+        return MessageProxy(message._message.copy(actor_name=substitute))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

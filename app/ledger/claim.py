@@ -18,7 +18,11 @@ worker's job runs again well within 10 s."""
 
 @dataclass(frozen=True)
 class Claim:
-    """One attempt at one job: what a handler needs, and the fence (`job_id`, `attempt`)."""
+    """One attempt at one job: what a handler needs, and the fence (`job_id`, `attempt`).
+
+    `tries` counts the attempts that are held against `max_attempts`, this one included; `busy_s` is for how
+    many seconds the job has been told to wait; `wait_s` how long it was due before it was claimed.
+    """
 
     job_id: UUID
     name: str
@@ -26,12 +30,13 @@ class Claim:
     key: str
     payload: dict[str, Any]
     attempt: int
-    attempts_left: int
+    tries: int
+    max_attempts: int
     serialize_by: str | None
     correlation_id: str | None
     customer_id: int | None
     created_at: datetime
-    age_s: float
+    busy_s: float
     wait_s: float
 
 
@@ -81,8 +86,8 @@ WITH candidate AS MATERIALIZED (
         lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM chosen
     WHERE jobs.id = chosen.id AND (place = 1 OR along)
-    RETURNING jobs.id, name, queue, key, payload, attempt, max_attempts - (attempt - spared), serialize_by,
-        correlation_id, customer_id, created_at, extract(epoch FROM clock_timestamp() - created_at)::float8,
+    RETURNING jobs.id, name, queue, key, payload, attempt, attempt - spared, max_attempts, serialize_by, correlation_id,
+        customer_id, created_at, coalesce(extract(epoch FROM clock_timestamp() - busy_since), 0)::float8,
         extract(epoch FROM clock_timestamp() - run_at)::float8
 )
 SELECT (SELECT count(*) FROM parked), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true

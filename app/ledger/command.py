@@ -28,7 +28,8 @@ class Command(BaseModel):
         every: for a periodic command, the period in seconds; it takes the period's start as `period`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A field that the next release added is ignored: its jobs must not die at a worker of this one.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: ClassVar[str]
     queue: ClassVar[str]

@@ -34,7 +34,7 @@ class Busy(JobError):
 
     Args:
         retry_after: seconds to wait at least, where the other side named a time.
-        give_up_after: seconds since the job was created after which it is dead for this reason.
+        give_up_after: seconds of nothing but waiting after which the job is dead for this reason.
     """
 
     kind = "busy"
@@ -71,14 +71,21 @@ class LostLease(Exception):
 
 @dataclass(frozen=True)
 class Backoff:
-    """Exponential, with full jitter in the upper half: between 0.5 and 1 times `base * 2**(n-1)` seconds."""
+    """How long to wait, in seconds, with jitter: between half of what is due and all of it."""
 
     base: float
     cap: float
 
-    def delay(self, n: int) -> float:
-        """Seconds to wait before try `n + 1`, where `n >= 1` tries have been made."""
-        return float(min(self.cap, self.base * 2 ** min(n - 1, 30)) * random.uniform(0.5, 1))  # noqa: S311
+    def after_tries(self, tries: int) -> float:
+        """Exponential: `base * 2**(tries - 1)` at most, where `tries >= 1` attempts have failed."""
+        return self._spread(self.base * 2 ** min(tries - 1, 30))
+
+    def after_waiting(self, waited_s: float) -> float:
+        """As long again as it has been waiting already, which is exponential, too, and needs no count."""
+        return self._spread(max(self.base, waited_s))
+
+    def _spread(self, seconds: float) -> float:
+        return min(self.cap, seconds) * random.uniform(0.5, 1)  # noqa: S311
 
 
 BACKOFF = {

@@ -4,7 +4,6 @@ import os
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,14 +16,14 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
-from app.db import get_engine, transaction
+from app.db import get_database_url, get_engine, make_engine, transaction
 from app.ledger.bell import ring
 from app.ledger.claim import LEASE_S, Claim, claim, extend_leases
 from app.ledger.command import COMMANDS, Command
 from app.ledger.errors import BACKOFF, AlreadyDone, Busy, Held, JobError, LostLease, Permanent
-from app.ledger.finish import finish
+from app.ledger.finish import finish, hold_lease
 from app.ledger.states import State
-from app.logs import log
+from app.logs import describe, describe_with_frames, log
 from app.metrics import ATTEMPTS, DURATION, REFUSED, WAITED
 
 C = TypeVar("C", bound=Command)
@@ -59,8 +58,12 @@ class Run(Generic[C]):
         """A short transaction before the last one: to read, or to keep what a network call is about to use.
 
         Close it before any call over the network (law 6).
+
+        Raises:
+            LostLease: another worker has the job. While the block lasts, nobody can take it.
         """
         with transaction(self._db) as db:
+            hold_lease(db, self.claim)
             yield db
 
     @contextmanager
@@ -116,28 +119,28 @@ class _Ending:
     error: BaseException | None = None
     delay_s: float | None = None
     spare: bool = False
+    busy: bool = False
     hold: str | None = None
 
 
 def judge(claimed: Claim, error: BaseException) -> _Ending:
     """By the kind of `error`, what becomes of the job (law 8)."""
-    tries = claimed.attempt
     match error:
         case AlreadyDone():
             return _Ending(State.SUCCEEDED, "succeeded", error.kind)
         case Held():
             return _Ending(State.HELD, "held", error.kind, error, spare=True, hold=error.reason)
-        case Busy() if claimed.age_s > error.give_up_after:
+        case Busy() if claimed.busy_s > error.give_up_after:
             return _Ending(State.DEAD, "dead", error.kind, error)
         case Busy():
-            delay = max(BACKOFF[error.kind].delay(tries), error.retry_after or 0)
-            return _Ending(State.QUEUED, "busy", error.kind, error, delay_s=delay, spare=True)
+            delay = max(BACKOFF[error.kind].after_waiting(claimed.busy_s), error.retry_after or 0)
+            return _Ending(State.QUEUED, "busy", error.kind, error, delay_s=delay, spare=True, busy=True)
         case Permanent() | ValidationError():
             return _Ending(State.DEAD, "dead", "permanent", error)
-        case _ if claimed.attempts_left <= 0:
+        case _ if claimed.tries >= claimed.max_attempts:
             return _Ending(State.DEAD, "dead", "transient", error)
         case _:
-            delay = BACKOFF["transient"].delay(tries)
+            delay = BACKOFF["transient"].after_tries(claimed.tries)
             return _Ending(State.RETRYING, "retrying", "transient", error, delay_s=delay)
 
 
@@ -165,6 +168,8 @@ class Executor:
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._heart: threading.Thread | None = None
+        # Connections of its own: while busy threads have taken all of the pool, leases must not run out.
+        self._engine = make_engine(get_database_url(), pool_size=2)
 
     def start(self) -> None:
         """Begin to beat. Until `stop`, jobs of this executor keep their leases while they run."""
@@ -188,6 +193,7 @@ class Executor:
         self._stopped.set()
         if self._heart is not None:
             self._heart.join(timeout=LEASE_S)
+        self._engine.dispose()
 
     def drain(self, queue: str) -> None:
         """Claim and run the due jobs of `queue` until there are none, or it is the other queues' turn."""
@@ -246,7 +252,7 @@ class Executor:
                 name=claimed.name,
                 attempt=claimed.attempt,
                 ms=round(duration * 1000, 1),
-                **({"kind": ending.kind, "error": str(ending.error)} if ending.error else {}),
+                **({"kind": ending.kind, "error": describe(ending.error)} if ending.error else {}),
             )
 
     def _attempt(self, db: Connection, claimed: Claim) -> _Ending:
@@ -262,7 +268,7 @@ class Executor:
         except LostLease as error:
             REFUSED.labels(claimed.queue).inc()
             return _Ending(State.RUNNING, "refused", "lost_lease", error)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a library that calls sys.exit() fails its job, not the worker
             ending = judge(claimed, error)
             try:
                 self._end(db, claimed, ending, time.perf_counter() - since)
@@ -288,14 +294,15 @@ class Executor:
                 spare=ending.spare,
                 hold=ending.hold,
                 error_kind=ending.kind,
-                error_message=None if ending.error is None else f"{type(ending.error).__name__}: {ending.error}",
-                traceback="".join(traceback.format_exception(ending.error)) if unexpected else None,
+                busy=ending.busy,
+                error_message=None if ending.error is None else describe(ending.error),
+                traceback=describe_with_frames(ending.error) if unexpected and ending.error else None,
             )
 
     def _hand_back(self, claims: list[Claim], why: str) -> None:
         for claimed in claims:
             try:
-                with get_engine().connect() as db, transaction(db):
+                with self._engine.connect() as db, transaction(db):
                     finish(
                         db,
                         claimed,
@@ -333,5 +340,5 @@ class Executor:
             ]
         self._hand_back(waiting, "handed back: the job before it is slow")
         if leases:
-            with get_engine().connect() as db:
+            with self._engine.connect() as db:
                 extend_leases(db, leases)

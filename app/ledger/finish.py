@@ -27,6 +27,7 @@ WITH moved AS (
                       ELSE clock_timestamp() + make_interval(secs => %(delay)s) END,
         lease_owner = NULL, lease_until = NULL,
         finished_at = CASE WHEN %(finished)s THEN clock_timestamp() END,
+        busy_since = CASE WHEN %(busy)s THEN coalesce(busy_since, clock_timestamp()) END,
         error_kind = %(error_kind)s, error_message = %(error_message)s, result = %(result)s
     WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
     RETURNING id
@@ -46,6 +47,21 @@ RETURNING queue, name
 """
 
 
+_HOLD_LEASE = """
+SELECT FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR SHARE
+"""
+
+
+def hold_lease(db: Connection, claim: Claim) -> None:
+    """Keep the attempt from being taken away until the transaction of `db` ends.
+
+    Raises:
+        LostLease: it has been taken away already.
+    """
+    if db.exec_driver_sql(_HOLD_LEASE, {"id": claim.job_id, "attempt": claim.attempt}).first() is None:
+        raise LostLease(claim.job_id, claim.attempt)
+
+
 def finish(
     db: Connection,
     claim: Claim,
@@ -56,6 +72,7 @@ def finish(
     outcome: str,
     delay_s: float | None = None,
     spare: bool = False,
+    busy: bool = False,
     hold: str | None = None,
     error_kind: str | None = None,
     error_message: str | None = None,
@@ -67,6 +84,7 @@ def finish(
     Args:
         delay_s: seconds until it is due again, where it is to run again.
         spare: this attempt does not count against `max_attempts`.
+        busy: it was told to wait; how long that goes on is counted from the first time.
         hold: why it is held, with the state `held`.
 
     Raises:
@@ -79,6 +97,7 @@ def finish(
         "spared": int(spare),
         "hold": hold,
         "delay": delay_s,
+        "busy": busy,
         "finished": state in (State.SUCCEEDED, State.DEAD),
         "duration": duration_s,
         "worker": worker,

@@ -187,6 +187,7 @@ def requeue(db: Connection, job_id: UUID, *, actor: str, reason: str | None = No
         .values(
             state=State.QUEUED,
             spared=jobs.c.attempt,
+            busy_since=None,
             finished_at=None,
             run_at=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, delay_s),
         )

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from structlog.contextvars import bound_contextvars
 
-from app.db import after_commit, get_engine, transaction
+from app.db import after_commit, get_database_url, make_engine, transaction
 from app.ledger.bell import ring
 from app.ledger.command import COMMANDS, queues
 from app.ledger.enqueue import enqueue
@@ -23,6 +23,9 @@ from app.logs import log
 
 SWEEP_S = 1.0
 """Seconds between two sweeps. A job is published again within one; Redis may lose everything at any time."""
+
+_FROZEN_S = 8
+"""Seconds of silence after which a leader has lost the lead."""
 
 _LEADER_LOCK = 7_205_759_404
 
@@ -113,6 +116,7 @@ class Relay:
         self._closed = closed_gates
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._enqueued: dict[str, str] = {}
+        self._engine = make_engine(get_database_url(), pool_size=1)
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -123,14 +127,19 @@ class Relay:
         """Sweep until `stop` is called."""
         while not self._stop.is_set():
             try:
-                with get_engine().connect() as db:
+                with self._engine.connect() as db:
                     self._lead(db)
             except DBAPIError as error:
                 log.warning("relay.database_lost", error=type(error.orig).__name__)
                 self._stop.wait(SWEEP_S)
+        self._engine.dispose()
 
     def _lead(self, db: Connection) -> None:
         try:
+            with transaction(db):
+                # A leader that is frozen or cut off keeps its session: PostgreSQL ends it, and frees the lock.
+                db.exec_driver_sql(f"SET idle_session_timeout = '{_FROZEN_S}s'")
+                db.exec_driver_sql(f"SET idle_in_transaction_session_timeout = '{_FROZEN_S}s'")
             while not self._stop.is_set():
                 with transaction(db):
                     leads = db.exec_driver_sql(f"SELECT pg_try_advisory_lock({_LEADER_LOCK})").scalar_one()

@@ -21,8 +21,10 @@ WITH old AS (
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id
+), history AS (
+    DELETE FROM job_attempts USING gone WHERE job_attempts.job_id = gone.id
 )
-DELETE FROM job_attempts USING gone WHERE job_attempts.job_id = gone.id
+SELECT count(*) FROM gone
 """
 
 _PRUNE_KEYS = """
@@ -40,11 +42,10 @@ def _first_id(at: datetime) -> UUID:
 
 
 def prune_jobs(db: Connection, now: datetime | None = None) -> int:
-    """Delete a batch of jobs that finished more than `JOBS_KEPT` ago; returns how many attempts went with them."""
+    """Delete a batch of jobs that finished more than `JOBS_KEPT` ago; returns how many."""
     before = (now or datetime.now(UTC)) - JOBS_KEPT
-    return db.exec_driver_sql(
-        _PRUNE_JOBS, {"before": _first_id(before), "finished_before": before, "batch": _BATCH}
-    ).rowcount
+    parameters = {"before": _first_id(before), "finished_before": before, "batch": _BATCH}
+    return int(db.exec_driver_sql(_PRUNE_JOBS, parameters).scalar_one())
 
 
 def prune_keys(db: Connection, now: datetime | None = None) -> int:

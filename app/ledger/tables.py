@@ -31,6 +31,7 @@ jobs = Table(
     Column("enqueued_by", Text),
     Column("created_at", _time),
     Column("started_at", _time),
+    Column("busy_since", _time),
     Column("finished_at", _time),
     Column("error_kind", Text),
     Column("error_message", Text),
@@ -38,7 +39,7 @@ jobs = Table(
 )
 """One row a job. `attempt` counts claims and is the fence; `attempt - spared` is what counts against
 `max_attempts`. `blocked`: waits for another job with the same `serialize_by`. `gate`: the kill switch
-that it obeys. `hold`: why it is held."""
+that it obeys. `hold`: why it is held. `busy_since`: since when it has been told to wait, and nothing else."""
 
 job_keys = Table(
     "job_keys",

@@ -37,6 +37,7 @@ CREATE TABLE jobs (
     enqueued_by text,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
+    busy_since timestamptz,
     finished_at timestamptz CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'dead', 'cancelled'))),
     error_kind text,
     error_message text,
