@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from bench import drain, enqueueing, intake
+from bench import drain, enqueueing, intake, memory, million, pickup, recovery, system
 from bench.environment import Environment
 from bench.report import RESULTS, Report
 
@@ -12,6 +12,11 @@ GROUPS = {
     "drain": drain.measure,
     "enqueue": enqueueing.measure,
     "intake": intake.measure,
+    "pickup": pickup.measure,
+    "recovery": recovery.measure,
+    "million": million.measure,
+    "memory": memory.measure,
+    "system": system.measure,
 }
 
 

@@ -27,6 +27,7 @@ from app.db import make_engine
 from app.migrations import migrate
 from app.sandbox.embedded import free_port
 from app.sandbox.postgres import EmbeddedPostgres
+from app.settings import Settings
 from bench.report import Report, describe_machine
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +42,9 @@ CREATE TABLE bench_mails (email text NOT NULL);
 """
 
 V = TypeVar("V")
+
+WORKER_ENV = {"STRIPE_SECRET_KEY": "sk_test_none"}
+"""Settings that a worker checks for at its start and the benchmark's jobs do not use."""
 
 
 def wait_for(condition: Callable[[], V], what: str, timeout_s: float = 120.0, every_s: float = 0.02) -> V:
@@ -67,7 +71,6 @@ class Process:
         with output.open("wb") as out:
             self._popen = subprocess.Popen(
                 command,
-                cwd=ROOT,
                 env=os.environ | env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -80,6 +83,11 @@ class Process:
         """Raises RuntimeError if it has ended by itself, with the end of what it printed."""
         if self._popen.poll() is not None:
             raise RuntimeError(f"{self._popen.args!r} has ended:\n{self.output[-3000:]}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._popen.poll() is None
 
     @property
     def output(self) -> str:
@@ -129,10 +137,15 @@ class Database:
         with self.engine.connect() as db:
             return db.exec_driver_sql(query, parameters or {}).scalar()
 
-    def column(self, query: str) -> list[Any]:
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Every row."""
+        with self.engine.connect() as db:
+            return [tuple(row) for row in db.exec_driver_sql(query)]
+
+    def column(self, query: str, parameters: dict[str, Any] | None = None) -> list[Any]:
         """The first column of every row."""
         with self.engine.connect() as db:
-            return list(db.exec_driver_sql(query).scalars())
+            return list(db.exec_driver_sql(query, parameters or {}).scalars())
 
 
 @dataclass(eq=False)
@@ -166,6 +179,7 @@ class Environment:
         started.callback(self.redis.close)
         started.callback(self.redis.flushdb)
         self.database = started.enter_context(self.scratch_database("bench"))
+        self._forget_settings(started)
         os.environ |= {
             "TALLYHOOK_ENV": "development",
             "TALLYHOOK_HOME": str(self.home),
@@ -177,6 +191,14 @@ class Environment:
         self.machine = describe_machine(
             self.database.value("SHOW server_version").split()[0], self.redis.info("server")["redis_version"]
         )
+
+    def _forget_settings(self, started: ExitStack) -> None:
+        """Whatever this project is set to talk to, in the environment or in `.env`, the benchmark does not."""
+        for name in Settings.model_fields:
+            os.environ.pop(name.upper(), None)
+        os.environ["PYTHONPATH"] = str(ROOT)
+        started.callback(os.chdir, Path.cwd())
+        os.chdir(self.home)
 
     def _find_postgres(self, started: ExitStack) -> str:
         if url := os.environ.get("DATABASE_URL"):
@@ -240,7 +262,7 @@ class Environment:
     def relay(self, database: Database | None = None) -> Iterator[Process]:
         """The relay, leading."""
         url = (database or self.database).url
-        with self.process("-m", "app.ops.cli", "relay", DATABASE_URL=url, STRIPE_SECRET_KEY="sk_test_none") as relay:
+        with self.process("-m", "bench.ledger_relay", "relay", DATABASE_URL=url, **WORKER_ENV) as relay:
             wait_for(lambda: "relay.leads" in relay.output or relay.check(), "the relay")
             yield relay
 
@@ -257,10 +279,6 @@ class Environment:
 def worker_command(module: str, *, processes: int, threads: int) -> list[str]:
     """Dramatiq's workers on `module`, as the Procfile starts them."""
     return ["-m", "dramatiq", module, "--skip-logging", "--processes", str(processes), "--threads", str(threads)]
-
-
-WORKER_ENV = {"STRIPE_SECRET_KEY": "sk_test_none"}
-"""Settings that a worker checks for at its start and the benchmark's jobs do not use."""
 
 
 def _answers(url: str) -> bool:

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from app.sandbox.embedded import free_port
-from bench.environment import ROOT, WORKER_ENV, Environment, wait_for
+from bench.environment import WORKER_ENV, Environment, wait_for
 from bench.report import of_rounds, percentile
 
 _numbers = count(0, 10_000_000)
@@ -26,9 +26,7 @@ def send_signups(port: int, **options: float) -> dict[str, Any]:
     """
     first = next(_numbers)
     arguments = [f"--{name}={value}" for name, value in {"port": port, "first": first, **options}.items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.load", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "bench.load", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
     result: dict[str, Any] = json.loads(done.stdout) | {"first": first}
