@@ -15,10 +15,14 @@ def _no_nul(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
-Name = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+# Constraints stand before validators: after one, Pydantic checks the length of the string and strips it then.
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_no_nul)]
 Email = Annotated[
-    Text, StringConstraints(max_length=254), AfterValidator(normalise), Field(json_schema_extra={"format": "email"})
+    str,
+    StringConstraints(max_length=254),
+    AfterValidator(_no_nul),
+    AfterValidator(normalise),
+    Field(json_schema_extra={"format": "email"}),
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import orjson
 from flask import Response, request
 from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import ClientDisconnected
 
 from app.intake.problems import Problem
 
@@ -25,19 +26,30 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def read_body() -> bytes:
+    """The request's body, whole; it can still be read as a form.
+
+    Raises:
+        Problem: 413 over 1 MiB, 408 it came too slowly or broke off.
+    """
+    try:
+        raw = request.get_data()
+    except ClientDisconnected:  # what Werkzeug makes of a time-out, too
+        raise Problem(408, "The body did not arrive in time.") from None
+    if len(raw) > MAX_BYTES:
+        raise Problem(413, f"The body is over {MAX_BYTES} bytes.")
+    return raw
+
+
 def read_json(model: type[M]) -> M:
     """The request's body as a `model`.
 
     Raises:
-        Problem: 415 not JSON by its media type, 400 malformed, 413 over 1 MiB, 408 too slow, 422 does not
-            validate.
+        Problem: 415 not JSON by its media type, 400 malformed, 422 does not validate; see `read_body`.
     """
     if request.mimetype != "application/json":
         raise Problem(415, "Send the body as Content-Type: application/json.")
-    try:
-        raw = request.get_data(cache=False)
-    except (BlockingIOError, TimeoutError):
-        raise Problem(408, "The body came too slowly.", headers={"Connection": "close"}) from None
+    raw = read_body()
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError:

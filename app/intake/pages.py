@@ -10,6 +10,7 @@ from app.billing.status import billing_status
 from app.contracts.http import SignupBody
 from app.customers import accounts, signups
 from app.db import transaction
+from app.intake.bodies import read_body
 from app.intake.limits import limiter, signup_limit
 from app.intake.problems import Problem
 from app.intake.signups import take_signup
@@ -33,6 +34,7 @@ def signup_form() -> str:
 @blueprint.post("/signup")
 @limiter.limit(signup_limit)
 def sign_up() -> WsgiResponse:
+    read_body()
     given = {name: request.form.get(name, "") for name in ("email", "name", "plan")}
     try:
         body = SignupBody.model_validate({name: value for name, value in given.items() if value})
