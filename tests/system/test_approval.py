@@ -44,7 +44,9 @@ def on_record() -> list[tuple[Any, ...]]:
     """What ops did to signups."""
     return [
         tuple(row)
-        for row in sql("SELECT action, subject, reason FROM operator_actions WHERE subject LIKE 'signup:%%' ORDER BY id")
+        for row in sql(
+            "SELECT action, subject, reason FROM operator_actions WHERE subject LIKE 'signup:%%' ORDER BY id"
+        )
     ]
 
 
@@ -85,9 +87,7 @@ def test_an_approved_signup_is_provisioned(web: FlaskClient, mailbox: Mailbox) -
     assert on_record() == [("approve", f"signup:{signup_id}", "a friend of the house")]
 
 
-def test_a_rejected_signup_makes_nothing_and_says_so(
-    web: FlaskClient, stripe: StripeSandbox, mailbox: Mailbox
-) -> None:
+def test_a_rejected_signup_makes_nothing_and_says_so(web: FlaskClient, stripe: StripeSandbox, mailbox: Mailbox) -> None:
     answer = sign_up(web)
     drain()
     signup_id = answer.json["signup_id"]
@@ -171,6 +171,7 @@ def test_two_operators_at_once_approve_once(application: Flask, mailbox: Mailbox
     web = application.test_client()
     answer = sign_up(web)
     drain()
+
     def approve(actor: str) -> bool:
         try:
             with transaction() as db:

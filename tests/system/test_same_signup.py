@@ -191,9 +191,7 @@ def test_the_same_key_with_another_body_is_a_conflict(web: FlaskClient, change: 
     assert rows_of_all_tables() == before
 
 
-def test_the_same_key_twenty_times_at_once_is_one_signup(
-    site: Site, stripe: StripeSandbox, mailbox: Mailbox
-) -> None:
+def test_the_same_key_twenty_times_at_once_is_one_signup(site: Site, stripe: StripeSandbox, mailbox: Mailbox) -> None:
     answers = at_once(*[partial(site.post, "/api/v1/customers", JANE, Idempotency_Key="abc")] * 20)
     assert {answer.status for answer in answers} == {202}
     assert len({answer.json["signup_id"] for answer in answers}) == 1

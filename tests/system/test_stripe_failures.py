@@ -103,7 +103,10 @@ def test_after_23_hours_a_customer_that_was_never_made_is_made_under_a_new_key(
     drain_to_the_end()
     assert len(stripe.objects("customer")) == 1
     customer = one("SELECT id FROM customers")
-    assert [request["key"] for request in stripe.requests(CREATE)] == [f"customer:{customer}:1", f"customer:{customer}:2"]
+    assert [request["key"] for request in stripe.requests(CREATE)] == [
+        f"customer:{customer}:1",
+        f"customer:{customer}:2",
+    ]
 
 
 def test_the_second_key_is_kept_when_its_answer_is_lost_too(web: FlaskClient, stripe: StripeSandbox) -> None:
