@@ -128,7 +128,7 @@ def authorize(method: Object, moment: int, authenticated: bool) -> Verdict | Dec
     card = CARDS[method["_card"]]
     if expired(method, moment):
         return EXPIRED
-    if not authenticated and _wants_authentication(card, method):
+    if not (authenticated or method.get("_holder_consents")) and _wants_authentication(card, method):
         return Verdict.AUTHENTICATE
     return card.decline or Verdict.APPROVED
 

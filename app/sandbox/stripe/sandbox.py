@@ -5,14 +5,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
-
 from app.sandbox.stripe.api import Api, Hook
 from app.sandbox.stripe.client import SandboxControl
 from app.sandbox.stripe.config import Settings
 from app.sandbox.stripe.control import Control
 from app.sandbox.stripe.delivery import COURIERS, Courier
 from app.sandbox.stripe.messages import Request, Response
+from app.sandbox.stripe.pages import Pages
 from app.sandbox.stripe.server import Server
 from app.sandbox.stripe.store import Store
 from app.sandbox.stripe.world import DefaultEndpoint, Ticker, World
@@ -46,6 +45,7 @@ class StripeSandbox(SandboxControl):
         self._world = World(self._store, Settings(**settings), self.url, endpoint)
         self._api = Api(self._world, hook)
         self._control = Control(self._world, self._api.log, self._api.router.names)
+        self._pages = Pages(self._world)
         self._server.answer = self._answer
         self._couriers = [
             Courier(self._store, self._world.clock, self._world.outbox, self._world.settings) for _ in range(COURIERS)
@@ -82,4 +82,4 @@ class StripeSandbox(SandboxControl):
             return self._api.answer(request)
         if request.path.startswith("/_sandbox/"):
             return self._control.answer(request)
-        return Response(404, orjson.dumps({"detail": "no such page"}))
+        return self._pages.answer(request)

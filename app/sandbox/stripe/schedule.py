@@ -4,19 +4,21 @@ A resource registers what it then does. It has to set a later `_due`, or take it
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from app.sandbox.stripe.account import Account
 from app.sandbox.stripe.objects import Object
 
-Attend = Callable[[Account, Object], None]
+Attend = Callable[[Account, Object], Object | None]
+A = TypeVar("A", bound=Attend)
 
 _attend: dict[str, Attend] = {}
 
 
-def when_due(kind: str) -> Callable[[Attend], Attend]:
+def when_due(kind: str) -> Callable[[A], A]:
     """`@when_due("subscription")` on what attends to a subscription that is due."""
 
-    def register(attend: Attend) -> Attend:
+    def register(attend: A) -> A:
         _attend[kind] = attend
         return attend
 

@@ -3,7 +3,9 @@
 from app.sandbox.stripe.objects import Object
 from app.sandbox.stripe.operations import Operations
 from app.sandbox.stripe.resources import (
+    billing_portal,
     charges,
+    checkout,
     customers,
     disputes,
     events,
@@ -22,7 +24,9 @@ from app.sandbox.stripe.resources import (
 )
 
 V1: list[Operations[Object]] = [
+    billing_portal.operations,
     charges.operations,
+    checkout.operations,
     customers.operations,
     disputes.operations,
     events.operations,

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from app.sandbox.stripe.account import Account
+from app.sandbox.stripe.errors import InvalidState
 from app.sandbox.stripe.objects import Object, new_id, random_chars
 from app.sandbox.stripe.operations import Call, Operations
 from app.sandbox.stripe.params import (
@@ -72,7 +73,6 @@ class CustomerFields(Params):
 
 
 class CustomerCreate(CustomerFields):
-    payment_method: str | None = None
     test_clock: str | None = None
 
 
@@ -94,9 +94,8 @@ def delete_customer(account: Account, customer: Object) -> Object:
     return account.save({"id": customer["id"], "object": "customer", "deleted": True})
 
 
-@operations("POST /v1/customers", CustomerCreate)
-def create(call: Call[CustomerCreate]) -> Object:
-    account, params = call.account, call.params
+def make_customer(account: Account, params: CustomerCreate) -> Object:
+    """A new customer, as the parameters say."""
     clock = account.get("test_helpers.test_clock", params.test_clock, "test_clock") if params.test_clock else None
     customer: Object = {
         "id": new_id("cus", 14),
@@ -129,8 +128,13 @@ def create(call: Call[CustomerCreate]) -> Object:
         "test_clock": params.test_clock,
         "_clock": params.test_clock,
     }
-    _apply_nested(customer, params)
+    _apply_nested(account, customer, params)
     return account.add(customer, "customer.created")
+
+
+@operations("POST /v1/customers", CustomerCreate)
+def create(call: Call[CustomerCreate]) -> Object:
+    return make_customer(call.account, call.params)
 
 
 @operations("GET /v1/customers/{customer}", Params)
@@ -143,7 +147,7 @@ def update(call: Call[CustomerFields]) -> Object:
     account, params = call.account, call.params
     customer = account.get("customer", call.id)
     params.apply_to(customer, "address", "invoice_settings", "shipping")
-    _apply_nested(customer, params)
+    _apply_nested(account, customer, params)
     return account.save(customer, "customer.updated")
 
 
@@ -164,7 +168,7 @@ def search_all(call: Call[SearchParams]) -> Object:
     return search(call.account, "customer", "/v1/customers/search", call.params)
 
 
-def _apply_nested(customer: Object, params: CustomerFields) -> None:
+def _apply_nested(account: Account, customer: Object, params: CustomerFields) -> None:
     """The parameters that are objects: an address as a whole, invoice settings key by key."""
     given = params.model_fields_set
     if "address" in given:
@@ -172,4 +176,19 @@ def _apply_nested(customer: Object, params: CustomerFields) -> None:
     if "shipping" in given:
         customer["shipping"] = params.shipping.model_dump() if params.shipping else None
     if "invoice_settings" in given:
+        _refuse_anothers_method(account, customer, params.invoice_settings.default_payment_method)
         customer["invoice_settings"] |= params.invoice_settings.model_dump(exclude_unset=True)
+
+
+def _refuse_anothers_method(account: Account, customer: Object, method_id: str | None) -> None:
+    if method_id is None:
+        return
+    param = "invoice_settings[default_payment_method]"
+    method = account.get("payment_method", method_id, param)
+    if method["customer"] != customer["id"]:
+        raise InvalidState(
+            f"The customer does not have a payment method with the ID {method_id}. The payment method must be "
+            "attached to the customer.",
+            code="resource_missing",
+            param=param,
+        )
