@@ -98,7 +98,13 @@ class Processes:
         return self.start(sys.executable, "-c", code, **env)
 
     def start_worker(
-        self, module: str = "worker", *, processes: int = 1, threads: int = 4, shutdown_timeout_s: float = 30, **env: str
+        self,
+        module: str = "worker",
+        *,
+        processes: int = 1,
+        threads: int = 4,
+        shutdown_timeout_s: float = 30,
+        **env: str,
     ) -> Process:
         """Start Dramatiq's workers on `module`; returns when all of them are ready for action."""
         worker = self.start(

@@ -2,6 +2,7 @@
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.db import after_commit, get_engine, transaction
@@ -19,34 +20,49 @@ def test_a_job_is_seen_by_others_once_the_caller_has_committed_and_not_before() 
     assert states() == {"queued": 1}
 
 
-def test_enqueue_rolls_back_with_its_caller() -> None:
-    with pytest.raises(ZeroDivisionError), transaction() as db:
+def _enqueue_and_fail() -> None:
+    with transaction() as db:
         enqueue(db, Act(n=1))
         raise ZeroDivisionError
+
+
+def test_enqueue_rolls_back_with_its_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        _enqueue_and_fail()
     assert states() == {}
     assert sql("SELECT key FROM job_keys") == [], "the key of a job that does not exist would refuse the next"
     submit(Act(n=1))
     assert states() == {"queued": 1}
 
 
-def test_a_commit_that_fails_is_an_error_to_the_caller_and_leaves_nothing() -> None:
-    with pytest.raises(DBAPIError), get_engine().connect() as db, transaction(db):
+def _enqueue_and_lose_the_session() -> None:
+    url = get_settings().database_url
+    assert url is not None
+    with transaction() as db:
         enqueue(db, Act(n=1))
         backend = db.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
-        url = get_settings().database_url
-        assert url is not None
         with psycopg.connect(url, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+
+
+def test_a_commit_that_fails_is_an_error_to_the_caller_and_leaves_nothing() -> None:
+    with pytest.raises(DBAPIError):
+        _enqueue_and_lose_the_session()
     assert states() == {}
     assert sql("SELECT key FROM job_keys") == []
 
 
 def test_nothing_is_done_after_a_rollback_not_even_by_the_next_transaction_of_that_connection() -> None:
     rung: list[str] = []
-    with get_engine().connect() as db:
-        with pytest.raises(ZeroDivisionError), transaction(db):
+
+    def fail(db: Connection) -> None:
+        with transaction(db):
             after_commit(db, lambda: rung.append("rolled back"))
             raise ZeroDivisionError
+
+    with get_engine().connect() as db:
+        with pytest.raises(ZeroDivisionError):
+            fail(db)
         with transaction(db):
             after_commit(db, lambda: rung.append("committed"))
             assert rung == []

@@ -57,7 +57,9 @@ def test_a_wake_up_that_comes_twice_or_for_nothing_does_nothing(processes: Proce
     [job_id] = submit(Act(n=1))
     wait_for_state(job_id, "succeeded")
     for copy in range(5):
-        message = Message(queue_name="test", actor_name="act", args=(), kwargs={}, options={"redis_message_id": f"{copy}"})
+        message = Message(
+            queue_name="test", actor_name="act", args=(), kwargs={}, options={"redis_message_id": f"{copy}"}
+        )
         redis.hset("dramatiq:test.msgs", f"{copy}", message.encode())
         redis.rpush("dramatiq:test", f"{copy}")
     wait_until(lambda: redis.hlen("dramatiq:test.msgs") == 0, what="every wake-up heard")

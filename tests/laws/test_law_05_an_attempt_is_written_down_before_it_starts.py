@@ -365,8 +365,11 @@ def test_a_transaction_is_open_for_no_longer_than_a_handler_opens_it() -> None:
     with in_threads(1, drain):
         wait_until(lambda: begun(1) == 1, what="the attempt")
         wait_until(
-            lambda: not sql(
-                "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"
+            lambda: (
+                not sql(
+                    "SELECT 1 FROM pg_stat_activity"
+                    " WHERE state = 'idle in transaction' AND datname = current_database()"
+                )
             ),
             what="no open transaction while the handler waits",
         )

@@ -65,7 +65,9 @@ def test_many_threads_that_claim_one_line_at_the_same_instant_get_one_job() -> N
 def test_the_database_itself_refuses_a_second_of_one_line() -> None:
     submit(Act(n=1, line="customer:1"), Act(n=2, line="customer:1"))
     with pytest.raises(IntegrityError) as caught:
-        sql("UPDATE jobs SET state = 'running', lease_owner = 'x', lease_until = clock_timestamp() WHERE queue = 'test'")
+        sql(
+            "UPDATE jobs SET state = 'running', lease_owner = 'x', lease_until = clock_timestamp() WHERE queue = 'test'"
+        )
     assert isinstance(caught.value.orig, psycopg.errors.UniqueViolation)
 
 
@@ -86,7 +88,10 @@ def test_ten_thousand_jobs_of_one_customer_do_not_delay_another_s() -> None:
         [late] = submit(Act(n=30, line="customer:30"))
         drain()
         assert state(late) == "succeeded"
-        sql("UPDATE jobs SET state = 'cancelled', blocked = false, finished_at = now() WHERE serialize_by = 'crowd' AND state = 'queued'")
+        sql(
+            "UPDATE jobs SET state = 'cancelled', blocked = false, finished_at = now()"
+            " WHERE serialize_by = 'crowd' AND state = 'queued'"
+        )
         give_signal()
     assert states() == {"succeeded": 22, "cancelled": 9999}
 

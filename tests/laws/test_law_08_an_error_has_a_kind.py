@@ -4,6 +4,7 @@ import pytest
 
 from app.db import transaction
 from app.ledger import ops
+from tests.conftest import wait_until
 from tests.ledger.commands import Act, GatedAct, OtherAct
 from tests.ledger.scene import (
     begun,
@@ -23,7 +24,6 @@ from tests.ledger.scene import (
     time_passes,
     wait_for_state,
 )
-from tests.conftest import wait_until
 
 
 @pytest.mark.parametrize("act", ["transient", "bug"])
@@ -96,7 +96,8 @@ def test_busy_waits_for_as_long_as_the_other_side_said() -> None:
     [job_id] = submit(Act(n=1, acts=("busy_later",)))
     drain()
     assert sql(
-        "SELECT run_at - clock_timestamp() BETWEEN interval '59 minutes' AND interval '1 hour' FROM jobs WHERE id = %(id)s",
+        "SELECT run_at - clock_timestamp() BETWEEN interval '59 minutes' AND interval '1 hour' FROM jobs"
+        " WHERE id = %(id)s",
         id=job_id,
     ) == [(True,)]
 
@@ -154,7 +155,9 @@ def test_the_waits_of_a_busy_job_do_not_lengthen_the_backoff_of_its_first_failur
         drain()
     assert outcomes(job_id)[-1] == "retrying"
     assert show(job_id)["attempts"] == 1
-    assert sql("SELECT run_at - clock_timestamp() <= interval '1 s' FROM jobs WHERE id = %(id)s", id=job_id) == [(True,)]
+    assert sql("SELECT run_at - clock_timestamp() <= interval '1 s' FROM jobs WHERE id = %(id)s", id=job_id) == [
+        (True,)
+    ]
 
 
 def test_held_is_parked_until_it_is_released_using_no_attempt() -> None:

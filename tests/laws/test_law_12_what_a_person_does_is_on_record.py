@@ -57,9 +57,14 @@ def test_what_is_refused_is_not_recorded_as_done(do: Callable[[Connection, UUID]
 
 def test_what_rolls_back_is_not_recorded() -> None:
     [job_id] = submit(Act(n=1))
-    with pytest.raises(ZeroDivisionError), transaction() as db:
-        ops.cancel(db, job_id, actor="ada")
-        raise ZeroDivisionError
+
+    def cancel_and_fail() -> None:
+        with transaction() as db:
+            ops.cancel(db, job_id, actor="ada")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cancel_and_fail()
     assert _recorded() == []
     assert state(job_id) == "queued"
 

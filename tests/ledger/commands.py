@@ -62,6 +62,10 @@ class GatedAct(Act, queue="test", max_attempts=3, gate="test_gate"):
     """The same behind a kill switch."""
 
 
+class BriefAct(Act, queue="test", max_attempts=1):
+    """The same with one attempt only."""
+
+
 class Turn(Command, queue="test"):
     """Be at work for 5 ms, as one of a line of jobs."""
 
@@ -218,6 +222,7 @@ ACTS: dict[str, Callable[[Run[Act]], None]] = {
 
 
 @handles(OtherAct)
+@handles(BriefAct)
 @handles(GatedAct)
 @handles(Act)
 def act(run: Run[Act]) -> None:

@@ -126,7 +126,9 @@ def test_two_operators_who_requeue_the_same_job_at_once_requeue_it_once() -> Non
 
 
 def test_a_cancelled_job_does_not_run_until_a_requeue_undoes_it() -> None:
-    [queued, retrying, held] = submit(Act(n=1), Act(n=2, acts=("transient", "succeed")), Act(n=3, acts=("held", "succeed")))
+    [queued, retrying, held] = submit(
+        Act(n=1), Act(n=2, acts=("transient", "succeed")), Act(n=3, acts=("held", "succeed"))
+    )
     _cancel(queued)
     drain()
     _cancel(retrying)

@@ -4,4 +4,4 @@ import tests.ledger.commands
 
 __all__ = ["tests"]
 
-import worker  # noqa: E402, F401  (last: it makes an actor of every handler known by then)
+import worker  # noqa: F401  (last: it makes an actor of every handler known by then)
