@@ -15,6 +15,7 @@ from app.intake.openapi import describe
 from app.intake.problems import Problem
 from app.ledger import ops
 from app.ledger.bell import get_redis
+from app.logs import log
 from app.migrations import current, newest
 
 blueprint = Blueprint("health", __name__)
@@ -48,9 +49,23 @@ def ready() -> Response:
 
 
 class _LedgerCollector(Collector):
-    """What the ledger itself knows, read from the database at the scrape: the same whichever process answers."""
+    """What the ledger itself knows, read from the database at the scrape: the same whichever process answers.
+
+    While the database is away it says that, and the counters of the processes are served all the same:
+    an outage is when they are looked at.
+    """
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
+        up = GaugeMetricFamily("tallyhook_database_up", "1 while PostgreSQL answers this scrape")
+        try:
+            ledger = self._ledger()
+        except SQLAlchemyError as error:
+            log.warning("metrics.database_away", error=type(error).__name__)
+            ledger = []
+        up.add_metric([], bool(ledger))
+        return [up, *ledger]
+
+    def _ledger(self) -> list[GaugeMetricFamily]:
         jobs = GaugeMetricFamily("tallyhook_jobs", "Jobs by state", labels=["queue", "state"])
         oldest = GaugeMetricFamily(
             "tallyhook_queue_oldest_waiting_seconds", "Age of the oldest job that is due", labels=["queue"]

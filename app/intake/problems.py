@@ -77,6 +77,12 @@ def _from_database(error: Exception) -> Response:
     return Problem(503, detail, headers={"Retry-After": str(RETRY_S)}).response()
 
 
+def _from_schema(error: sqlalchemy.exc.ProgrammingError) -> Response:
+    """A schema older than this release, in the seconds of a deployment, is a database that is not there yet."""
+    behind = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+    return _from_database(error) if isinstance(error.orig, behind) else _from_anything(error)
+
+
 def _from_anything(error: Exception) -> Response:
     log.error("intake.failed", exc_info=error, route=str(request.url_rule), request_id=g.get("request_id"))
     return Problem(500, InternalServerError.description).response()
@@ -95,4 +101,5 @@ def install(app: Flask) -> None:
         psycopg.OperationalError,
     ):
         app.register_error_handler(away, _from_database)
+    app.register_error_handler(sqlalchemy.exc.ProgrammingError, _from_schema)
     app.register_error_handler(Exception, _from_anything)
