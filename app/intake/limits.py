@@ -47,6 +47,10 @@ def api_limit() -> str:
     return get_settings().api_rate_limit
 
 
+limit_signups_of_sender = limiter.shared_limit(signup_limit, scope="signup-sender")
+"""One budget for the form and the API."""
+
+
 def _signup_address() -> str:
     return _digest(g.signup_address)
 

@@ -11,7 +11,7 @@ from app.contracts.http import SignupBody
 from app.customers import accounts, signups
 from app.db import transaction
 from app.intake.bodies import read_body
-from app.intake.limits import limiter, signup_limit
+from app.intake.limits import limit_signups_of_sender
 from app.intake.problems import Problem
 from app.intake.signups import take_signup
 from app.mail.links import BadLink, open_account_token
@@ -32,7 +32,7 @@ def signup_form() -> str:
 
 
 @blueprint.post("/signup")
-@limiter.limit(signup_limit)
+@limit_signups_of_sender
 def sign_up() -> WsgiResponse:
     read_body()
     given = {name: request.form.get(name, "") for name in ("email", "name", "plan")}

@@ -10,7 +10,7 @@ from app.customers import signups
 from app.customers.addresses import fold
 from app.db import transaction
 from app.intake.bodies import read_json, reply
-from app.intake.limits import limit_signups_of_address, limiter, signup_limit
+from app.intake.limits import limit_signups_of_address, limit_signups_of_sender
 from app.intake.openapi import describe
 from app.intake.problems import Problem
 
@@ -34,7 +34,7 @@ def take_signup(body: SignupBody, idempotency_key: str | None) -> tuple[UUID, bo
 
 
 @blueprint.post("/customers")
-@limiter.limit(signup_limit)
+@limit_signups_of_sender
 @describe(
     "Sign up",
     body=SignupBody,
