@@ -56,12 +56,29 @@ def _properties(properties: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _validator(schema: bytes) -> jsonschema_rs.Draft7Validator:
-    document = {**orjson.loads(schema), "components": {"schemas": _schemas()}}
+    document = orjson.loads(schema)
+    if b"$ref" in schema:
+        document["components"] = {"schemas": _schemas()}
     return jsonschema_rs.Draft7Validator(document)
 
 
-def _problems(schema: dict[str, Any], value: Any) -> list[str]:
-    return [line for error in _validator(orjson.dumps(schema)).iter_errors(value) for line in _told(error)]
+def _problems(schema: bytes, value: Any) -> list[str]:
+    return [line for error in _validator(schema).iter_errors(value) for line in _told(error)]
+
+
+def _component(name: str) -> bytes:
+    return orjson.dumps({"$ref": f"#/components/schemas/{name}"})
+
+
+@cache
+def _operation(name: str) -> tuple[dict[str, Any], bytes] | None:
+    """The schemas of an operation's parameters and of its answer, or None where Stripe has no such one."""
+    method, template = name.split(" ")
+    described = _description()["paths"].get(template, {}).get(method.lower())
+    if described is None:
+        return None
+    answer = described["responses"]["200"]["content"]["application/json"]["schema"]
+    return _parameters(described), orjson.dumps(_json_schema(answer))
 
 
 def _told(error: jsonschema_rs.ValidationError) -> list[str]:
@@ -85,7 +102,7 @@ def _typed(schema: dict[str, Any], value: Any) -> Any:
     if "anyOf" in schema:
         for choice in schema["anyOf"]:
             typed = _typed(choice, value)
-            if not _problems(choice, typed):
+            if not _problems(orjson.dumps(choice), typed):
                 return typed
         return _typed(schema["anyOf"][0], value)
     kind = schema.get("type")
@@ -111,34 +128,26 @@ class Conformance:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
-        self.seen: set[str] = set()
 
     def __call__(self, exchange: Exchange) -> None:
-        method, template = exchange.operation.split(" ")
-        described = _description()["paths"].get(template, {}).get(method.lower())
+        described = _operation(exchange.operation)
         if described is None:
             self.problems.append(f"{exchange.operation} is not in Stripe's description")
             return
-        self.seen.add(exchange.operation)
+        parameters, answer = described
         if exchange.status == 200:
-            answer = described["responses"]["200"]["content"]["application/json"]["schema"]
-            self._check(exchange.operation, "parameters", _parameters(described), exchange.params)
-        else:
-            answer = {"$ref": "#/components/schemas/error"}
-        found = _problems(_json_schema(answer), exchange.body)
+            typed = _typed(parameters, exchange.params)
+            self._report(f"{exchange.operation} took", _problems(orjson.dumps(parameters), typed))
+        found = _problems(answer if exchange.status == 200 else _component("error"), exchange.body)
         self._report(f"{exchange.operation} answered {exchange.status} with", found)
 
     def check_events(self, events: Iterable[dict[str, Any]]) -> None:
         """Events themselves, and the object that each carries."""
         for event in events:
-            self._report(f"event {event['type']}", _problems({"$ref": "#/components/schemas/event"}, event))
+            self._report(f"event {event['type']}", _problems(_component("event"), event))
             carried = event["data"]["object"]
             name = f"deleted_{carried['object']}" if carried.get("deleted") else carried["object"]
-            found = _problems({"$ref": f"#/components/schemas/{name}"}, carried)
-            self._report(f"event {event['type']} carries", found)
-
-    def _check(self, operation: str, what: str, schema: dict[str, Any], params: dict[str, Any]) -> None:
-        self._report(f"{operation} took {what}", _problems(schema, _typed(schema, params)))
+            self._report(f"event {event['type']} carries", _problems(_component(name), carried))
 
     def _report(self, subject: str, found: list[str]) -> None:
         if found:

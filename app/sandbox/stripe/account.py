@@ -58,8 +58,11 @@ class Account:
 
     def find(self, kind: str, limit: int | None = None, **filters: Any) -> list[Object]:
         """Objects of a kind, newest first, whose fields have these values. `a__b` looks inside `a`."""
-        named = {name.replace("__", "."): value for name, value in filters.items()}
-        return self.store.find(kind, self.livemode, named, Page(limit=limit))
+        return self.store.find(kind, self.livemode, _dotted(filters), Page(limit=limit))
+
+    def count(self, kind: str, **filters: Any) -> int:
+        """How many objects `find` would find."""
+        return self.store.count(kind, self.livemode, _dotted(filters))
 
     def list(self, kind: str, url: str, params: ListParams, **filters: Any) -> Object:
         """A page of Stripe's list, newest first. A filter that is None was not asked for."""
@@ -68,7 +71,7 @@ class Account:
                 self.get(kind, object_id, cursor, deleted=True)
         if params.starting_after and params.ending_before:
             raise InvalidParameter("You can only set one of starting_after and ending_before.", param="starting_after")
-        named = {name.replace("__", "."): value for name, value in filters.items() if value is not None}
+        named = {name: value for name, value in _dotted(filters).items() if value is not None}
         page = Page(params.limit + 1, params.starting_after, params.ending_before, getattr(params, "created", None))
         found = self.store.find(kind, self.livemode, named, page)
         has_more = len(found) > params.limit
@@ -129,6 +132,10 @@ class Account:
         self.store.insert(event, self.livemode, self.clock.time())
         for endpoint in endpoints:
             self.outbox.put(event, endpoint["id"])
+
+
+def _dotted(filters: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("__", "."): value for name, value in filters.items()}
 
 
 def wants(enabled_events: Sequence[str], event_type: str) -> bool:

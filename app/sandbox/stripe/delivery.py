@@ -52,6 +52,7 @@ class Outbox:
         self._faults = faults
         self._settings = settings
         self._news = threading.Condition()
+        self._told = 0
 
     def put(self, event: Object, endpoint_id: str) -> None:
         """Takes an event for an endpoint, and what a fault has in store for it."""
@@ -125,12 +126,18 @@ class Outbox:
 
     def wake(self) -> None:
         with self._news:
+            self._told += 1
             self._news.notify_all()
 
-    def wait(self) -> None:
-        """Until there may be something to deliver."""
+    def told(self) -> int:
+        """How often couriers were woken: `wait` then knows what came while one was looking."""
         with self._news:
-            self._news.wait(_LOOK_AGAIN_S)
+            return self._told
+
+    def wait(self, told: int) -> None:
+        """Until there may be something to deliver that was not there when `told` was read."""
+        with self._news:
+            self._news.wait_for(lambda: self._told != told, _LOOK_AGAIN_S)
 
 
 class Courier(threading.Thread):
@@ -146,9 +153,10 @@ class Courier(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.is_set():
+            told = self._outbox.told()
             delivery = self._outbox.claim()
             if delivery is None:
-                self._outbox.wait()
+                self._outbox.wait(told)
             else:
                 self._deliver(delivery)
 

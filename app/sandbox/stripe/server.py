@@ -30,6 +30,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, host: str, port: int) -> None:
         super().__init__((host, port), _Handler)
         self.answer: Answer = _not_ready
+        self.stopped = False
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
 
@@ -45,6 +46,7 @@ class Server(ThreadingHTTPServer):
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
+        self.stopped = True
         with self._open_lock:
             for connection in self._open:
                 _cut(connection)
@@ -88,6 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
             _cut(self.connection)
             return
         except Exception as bug:
+            if self.server.stopped:
+                self.close_connection = True
+                return
             # Said aloud, and answered unlike any fault: a bug of the sandbox must not pass for the network's.
             traceback.print_exc()
             response = json_response(500, {"error": {"type": "api_error", "message": f"bug in the sandbox: {bug!r}"}})

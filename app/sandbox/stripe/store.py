@@ -164,24 +164,18 @@ class Store:
     def find(self, kind: str, livemode: bool, filters: dict[str, Any], page: Page) -> list[Object]:
         """Objects of a kind, newest first. A filter's value is compared for equality, a list for any of
         its members, and one of the classes above as it says; a dotted name looks inside."""
-        clauses = ["object = ?", "livemode = ?", "deleted = 0"]
-        values: list[Any] = [kind, livemode]
-        for name, value in filters.items():
-            column = name if name in _COLUMNS else "json_extract(body, '$.' || ?)"
-            values += [] if name in _COLUMNS else [name]
-            operator, operand = _comparison(value)
-            clauses.append(f"{column} {operator}")
-            values.append(operand)
-        for sign, bound in _bounds(page):
-            clauses.append(sign)
-            values.append(bound)
+        where, values = _where(kind, livemode, filters, page)
         order = "ASC" if page.before else "DESC"
-        sql = f"SELECT body FROM objects WHERE {' AND '.join(clauses)} ORDER BY seq {order}"  # noqa: S608 - only this package's own names are in it
-        if page.limit is not None:
-            sql += " LIMIT ?"
-            values.append(page.limit)
-        found = [orjson.loads(row[0]) for row in self.execute(sql, values)]
+        limit = -1 if page.limit is None else page.limit
+        sql = f"SELECT body FROM objects WHERE {where} ORDER BY seq {order} LIMIT ?"  # noqa: S608 - of names in this package
+        found = [orjson.loads(row[0]) for row in self.execute(sql, [*values, limit])]
         return found[::-1] if page.before else found
+
+    def count(self, kind: str, livemode: bool, filters: dict[str, Any]) -> int:
+        """How many objects `find` would find."""
+        where, values = _where(kind, livemode, filters, Page())
+        rows = self.execute(f"SELECT count(*) FROM objects WHERE {where}", values)  # noqa: S608 - as above
+        return int(rows[0][0])
 
     def next_due(self, clock: str | None, until: int) -> tuple[str, int] | None:
         """The object that is due first by `until` on a test clock, or on the sandbox's own (None)."""
@@ -202,6 +196,21 @@ class Store:
         with self.transaction():
             for table in ("objects", "idempotency", "deliveries", "state"):
                 self.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand in the line above
+
+
+def _where(kind: str, livemode: bool, filters: dict[str, Any], page: Page) -> tuple[str, list[Any]]:
+    clauses = ["object = ?", "livemode = ?", "deleted = 0"]
+    values: list[Any] = [kind, livemode]
+    for name, value in filters.items():
+        column = name if name in _COLUMNS else "json_extract(body, '$.' || ?)"
+        values += [] if name in _COLUMNS else [name]
+        operator, operand = _comparison(value)
+        clauses.append(f"{column} {operator}")
+        values.append(operand)
+    for clause, bound in _bounds(page):
+        clauses.append(clause)
+        values.append(bound)
+    return " AND ".join(clauses), values
 
 
 def _comparison(value: Any) -> tuple[str, Any]:

@@ -67,7 +67,7 @@ def make_item(
     proration: bool = False,
 ) -> Object:
     """A new pending item of so many cents. Raises `InvalidState` where 250 are waiting already."""
-    if len(account.find("invoiceitem", MOST_PENDING, customer=customer["id"], invoice=Null())) >= MOST_PENDING:
+    if account.count("invoiceitem", customer=customer["id"], invoice=Null()) >= MOST_PENDING:
         raise InvalidState(f"The customer has {MOST_PENDING} pending invoice items, and can have no more.")
     about: Object = {"subscription": subscription}
     if subscription_item:
