@@ -103,9 +103,10 @@ def test_busy_waits_for_as_long_as_the_other_side_said() -> None:
 
 
 def _grow_older(hours: int) -> None:
-    """As if every job had been there for `hours` more."""
+    """As if every job had been there, and waiting if it waits, for `hours` more."""
     sql(
         "UPDATE jobs SET created_at = created_at - make_interval(hours => %(h)s),"
+        " busy_since = busy_since - make_interval(hours => %(h)s),"
         " finished_at = finished_at - make_interval(hours => %(h)s)",
         h=hours,
     )
@@ -125,13 +126,15 @@ def test_busy_gives_up_after_its_age_and_says_why() -> None:
 def test_busy_that_gave_up_and_was_requeued_waits_again() -> None:
     """A requeue is a new budget: ops requeue when the other side is back, and it may be busy once more."""
     [job_id] = submit(Act(n=1, acts=("busy_for_an_hour_at_most",)))
+    drain()
     _grow_older(2)
+    time_passes()
     drain()
     assert state(job_id) == "dead"
     with transaction() as db:
         ops.requeue(db, job_id, actor="ada")
     drain()
-    assert outcomes(job_id) == ["dead", "busy"]
+    assert outcomes(job_id) == ["busy", "dead", "busy"]
     assert state(job_id) == "queued"
 
 
