@@ -493,3 +493,12 @@ def test_shapes_have_every_field_of_stripes_samples(api, customer, price):
     assert missing_fields(subscription["items"].data[0].to_dict(), "subscription_item") == set()
     assert missing_fields(invoice.to_dict(), "invoice") == set()
     assert missing_fields(payment.to_dict(), "invoice_payment") == set()
+
+
+def test_paused_collection_leaves_drafts(api, customer, price, time):
+    subscription = subscribe(api, customer, price)
+    api.subscriptions.update(subscription.id, {"pause_collection": {"behavior": "keep_as_draft"}})
+    time.pass_to(end_of(subscription) + DAY)
+    renewed = api.subscriptions.retrieve(subscription.id, {"expand": ["latest_invoice"]})
+    assert (renewed.status, renewed.latest_invoice.status) == ("active", "draft")
+    assert api.subscriptions.update(subscription.id, {"pause_collection": ""}).pause_collection is None

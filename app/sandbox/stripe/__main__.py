@@ -23,15 +23,18 @@ def serve(
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    sandbox = StripeSandbox(
-        host=host,
-        port=port,
-        data=data,
-        webhook_url=webhook_url,
-        webhook_secret=webhook_secret,
-        rate_limit=rate_limit,
-        search_lag_s=search_lag,
-    )
+    try:
+        sandbox = StripeSandbox(
+            host=host,
+            port=port,
+            data=data,
+            webhook_url=webhook_url,
+            webhook_secret=webhook_secret,
+            rate_limit=rate_limit,
+            search_lag_s=search_lag,
+        )
+    except OSError as error:
+        raise typer.BadParameter(f"cannot listen on {host}:{port}: {error.strerror}") from error
     with sandbox:
         typer.echo(f"ready {sandbox.url}")
         stopped.wait()

@@ -1,5 +1,7 @@
 """What can be set about the sandbox, at its start and while it runs."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 API_VERSION = "2026-10-28.endive"
@@ -24,8 +26,7 @@ class Settings(BaseModel):
         default=[3 * 24 * _HOUR, 5 * 24 * _HOUR, 7 * 24 * _HOUR],
         description="the waits between attempts at an invoice that was declined",
     )
-    after_last_retry: str = Field(
+    after_last_retry: Literal["cancel", "unpaid", "past_due"] = Field(
         default="cancel",
-        pattern="^(cancel|unpaid|past_due)$",
         description="what becomes of a subscription whose invoice was declined for the last time",
     )

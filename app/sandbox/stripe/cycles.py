@@ -1,10 +1,10 @@
 """A subscription's life: it starts, renews each period, follows what becomes of its invoices, and ends."""
 
-from app.sandbox.stripe import invoicing
+from app.sandbox.stripe import drafts, invoicing
 from app.sandbox.stripe.account import Account
 from app.sandbox.stripe.errors import ApiError
 from app.sandbox.stripe.intervals import period_end
-from app.sandbox.stripe.objects import Object
+from app.sandbox.stripe.objects import Object, new_id, public
 from app.sandbox.stripe.schedule import when_due
 
 # How long the first payment may take before the subscription expires, and how early a trial's end is told.
@@ -29,6 +29,25 @@ def set_period(subscription: Object, start: int, end: int) -> None:
         item |= {"current_period_start": start, "current_period_end": end}
 
 
+def new_item(
+    subscription_id: str, price: Object, quantity: int, metadata: dict[str, str], start: int, finish: int
+) -> Object:
+    return {
+        "id": new_id("si", 14),
+        "object": "subscription_item",
+        "billing_thresholds": None,
+        "created": start,
+        "current_period_end": finish,
+        "current_period_start": start,
+        "discounts": [],
+        "metadata": metadata,
+        "price": public(price),
+        "quantity": quantity,
+        "subscription": subscription_id,
+        "tax_rates": [],
+    }
+
+
 def plan_cents(item: Object) -> int:
     """What one period of an item costs."""
     return int(item["price"]["unit_amount"]) * int(item["quantity"])
@@ -37,7 +56,7 @@ def plan_cents(item: Object) -> int:
 def plan_lines(subscription: Object, period: Object, free: bool = False) -> list[Object]:
     """The lines for one period of everything that is subscribed to."""
     return [
-        invoicing.line_of_plan(subscription, item, item["quantity"], 0 if free else plan_cents(item), period)
+        drafts.line_of_plan(subscription, item, item["quantity"], 0 if free else plan_cents(item), period)
         for item in items_of(subscription)
     ]
 
@@ -53,7 +72,7 @@ def draft_for(account: Account, subscription: Object, billing_reason: str) -> Ob
             "subscription": subscription["id"],
         },
     }
-    draft = invoicing.new_draft(account, customer, billing_reason, subscription["currency"], parent=parent)
+    draft = drafts.new_draft(account, customer, billing_reason, subscription["currency"], parent=parent)
     due_in = subscription["days_until_due"]
     draft |= {
         "auto_advance": True,
@@ -89,15 +108,10 @@ def start(account: Account, subscription: Object, behavior: str) -> Object:
     account.add(schedule(subscription), "customer.subscription.created")
     first = items_of(subscription)[0]
     period = {"start": first["current_period_start"], "end": first["current_period_end"]}
+    draft = draft_for(account, subscription, "subscription_create")
     lines = plan_lines(subscription, period, free=trialing)
-    invoice = draft_for(account, subscription, "subscription_create")
-    if not trialing:
-        pending = invoicing.pending_items(account, subscription["customer"], subscription["currency"])
-        account.add(invoice, "invoice.created")
-        lines += invoicing.take_items(account, invoice, pending)
-    else:
-        account.add(invoice, "invoice.created")
-    return bill_now(account, subscription, invoicing.set_lines(invoice, lines), behavior)
+    invoice = _add_with_lines(account, draft, lines, with_pending=not trialing)
+    return bill_now(account, subscription, invoice, behavior)
 
 
 def bill_now(account: Account, subscription: Object, invoice: Object, behavior: str) -> Object:
@@ -116,6 +130,32 @@ def bill_now(account: Account, subscription: Object, invoice: Object, behavior: 
             if not error.commits:
                 raise
     return account.get("subscription", subscription["id"])
+
+
+def bill_period(account: Account, subscription: Object, behavior: str) -> Object:
+    """Invoices the current period, and what else waits, at once."""
+    first = items_of(subscription)[0]
+    period = {"start": first["current_period_start"], "end": first["current_period_end"]}
+    return _invoice(account, subscription, plan_lines(subscription, period), behavior)
+
+
+def bill_pending(account: Account, subscription: Object, behavior: str) -> None:
+    """Invoices what waits for the customer's next invoice at once, if anything does."""
+    if drafts.pending_items(account, subscription["customer"], subscription["currency"]):
+        _invoice(account, subscription, [], behavior)
+
+
+def _invoice(account: Account, subscription: Object, lines: list[Object], behavior: str) -> Object:
+    draft = draft_for(account, subscription, "subscription_update")
+    return bill_now(account, subscription, _add_with_lines(account, draft, lines), behavior)
+
+
+def _add_with_lines(account: Account, draft: Object, lines: list[Object], with_pending: bool = True) -> Object:
+    """Keeps a draft with these lines, and with what waited for the customer's next invoice."""
+    account.add(draft)
+    pending = drafts.pending_items(account, draft["customer"], draft["currency"]) if with_pending else []
+    lines = lines + drafts.take_items(account, draft, pending)
+    return account.save(drafts.set_lines(draft, lines), "invoice.created")
 
 
 def end(account: Account, subscription: Object, reason: str) -> Object:
@@ -147,21 +187,17 @@ def _renew(account: Account, subscription: Object) -> None:
 
 
 def _leave_as_draft(account: Account, subscription: Object, draft: Object, lines: list[Object]) -> None:
-    pending = invoicing.pending_items(account, subscription["customer"], subscription["currency"])
-    paused = subscription["pause_collection"]
-    if paused and paused["behavior"] == "keep_as_draft":
+    if subscription["pause_collection"]:
         draft["auto_advance"] = False
     else:
         moment = draft["created"] + account.settings.finalize_after_s
         draft |= {"automatically_finalizes_at": moment, "_due": moment}
-    account.add(draft)
-    lines = lines + invoicing.take_items(account, draft, pending)
-    account.save(invoicing.set_lines(draft, lines), "invoice.created")
+    _add_with_lines(account, draft, lines)
 
 
 def _end_at_period_end(account: Account, subscription: Object) -> None:
     """What waits to be invoiced is still charged at the end of the period, on an invoice of its own."""
-    if invoicing.pending_items(account, subscription["customer"], subscription["currency"]):
+    if drafts.pending_items(account, subscription["customer"], subscription["currency"]):
         draft = draft_for(account, subscription, "subscription_cycle")
         end(account, subscription, "cancellation_requested")
         _leave_as_draft(account, subscription, draft, [])
@@ -205,7 +241,7 @@ def attend(account: Account, subscription: Object) -> None:
 
 @invoicing.when_changed
 def _follow_invoice(account: Account, invoice: Object, change: str) -> None:
-    subscription_id = invoicing.subscription_of(invoice)
+    subscription_id = drafts.subscription_of(invoice)
     if subscription_id is None:
         return
     subscription = account.get("subscription", subscription_id)

@@ -18,7 +18,8 @@ from app.sandbox.stripe.resources.payment_intents import CardOnly
 from app.sandbox.stripe.resources.payment_methods import attach_to, make_method
 from app.sandbox.stripe.resources.prices import active_price
 from app.sandbox.stripe.resources.setup_intents import new_setup, try_setup
-from app.sandbox.stripe.resources.subscriptions import SubscriptionCreate, subscribe
+from app.sandbox.stripe.resources.subscription_params import SubscriptionCreate
+from app.sandbox.stripe.resources.subscriptions import subscribe
 from app.sandbox.stripe.schedule import when_due
 
 operations: Operations[Object] = Operations()

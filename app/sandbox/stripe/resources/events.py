@@ -1,8 +1,8 @@
-"""Events, as far back as the sandbox remembers (Stripe's own list goes back 30 days)."""
+"""Events of the last 30 days; older ones cannot be found any more."""
 
 from pydantic import Field
 
-from app.sandbox.stripe.errors import InvalidParameter
+from app.sandbox.stripe.errors import InvalidParameter, Missing
 from app.sandbox.stripe.objects import Object
 from app.sandbox.stripe.operations import Call, Operations
 from app.sandbox.stripe.params import DatedListParams, List, Params, Range
@@ -37,4 +37,7 @@ def list_all(call: Call[EventList]) -> Object:
 
 @operations("GET /v1/events/{id}", Params)
 def retrieve(call: Call[Params]) -> Object:
-    return call.account.get("event", call.id)
+    event = call.account.get("event", call.id)
+    if event["created"] < call.account.now() - LISTED_S:
+        raise Missing("event", call.id)
+    return event

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.sandbox.stripe import invoicing
+from app.sandbox.stripe import drafts
 from app.sandbox.stripe.account import Account
 from app.sandbox.stripe.errors import InvalidParameter, InvalidState
 from app.sandbox.stripe.objects import Object, new_id
@@ -89,7 +89,7 @@ def make_item(
         "net_amount": amount,
         "parent": {"type": "subscription_details", "subscription_details": about} if subscription else None,
         "period": period,
-        "pricing": invoicing.price_details(price) if price else None,
+        "pricing": drafts.price_details(price) if price else None,
         "proration": proration,
         "quantity": quantity,
         "quantity_decimal": str(quantity),
@@ -125,8 +125,8 @@ def create(call: Call[ItemCreate]) -> Object:
     account.add(item, "invoiceitem.created")
     if params.invoice:
         invoice = _draft(account, params.invoice)
-        lines = invoicing.take_items(account, invoice, [item])
-        account.save(invoicing.set_lines(invoice, invoice["lines"]["data"] + lines), "invoice.updated")
+        lines = drafts.take_items(account, invoice, [item])
+        account.save(drafts.set_lines(invoice, invoice["lines"]["data"] + lines), "invoice.updated")
         return item | {"invoice": invoice["id"]}
     return item
 
@@ -147,7 +147,7 @@ def update(call: Call[ItemFields]) -> Object:
     item |= {"net_amount": item["amount"], "quantity_decimal": str(item["quantity"])}
     account.save(item)
     if draft:
-        _replace_line(account, draft, item["id"], [invoicing.line_of_item(item)])
+        _replace_line(account, draft, item["id"], [drafts.line_of_item(item)])
     return item
 
 
@@ -198,4 +198,4 @@ def _replace_line(account: Account, draft: Object, item_id: str, lines: list[Obj
         return bool(details) and details["invoice_item"] == item_id
 
     kept = [line for line in draft["lines"]["data"] if not is_of_item(line)]
-    account.save(invoicing.set_lines(draft, kept + lines), "invoice.updated")
+    account.save(drafts.set_lines(draft, kept + lines), "invoice.updated")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.sandbox.stripe import cycles, invoicing, rendering
+from app.sandbox.stripe import cycles, drafts, invoicing, rendering
 from app.sandbox.stripe.account import Account
 from app.sandbox.stripe.errors import InvalidParameter, InvalidState
 from app.sandbox.stripe.intervals import period_end
@@ -71,14 +71,14 @@ def create(call: Call[InvoiceCreate]) -> Object:
         subscription = account.get("subscription", params.subscription, "subscription")
         draft = cycles.draft_for(account, subscription, "manual") | {"auto_advance": False}
     else:
-        draft = invoicing.new_draft(account, customer, "manual", params.currency.lower())
+        draft = drafts.new_draft(account, customer, "manual", params.currency.lower())
     params.apply_to(draft, "currency", "customer", "days_until_due", "pending_invoice_items_behavior", "subscription")
     _set_due_date(draft, params)
     _schedule(account, draft)
     account.add(draft)
     if params.pending_invoice_items_behavior == "include":
-        pending = invoicing.pending_items(account, customer["id"], draft["currency"])
-        invoicing.set_lines(draft, invoicing.take_items(account, draft, pending))
+        pending = drafts.pending_items(account, customer["id"], draft["currency"])
+        drafts.set_lines(draft, drafts.take_items(account, draft, pending))
     return account.save(draft, "invoice.created")
 
 
@@ -107,7 +107,7 @@ def update(call: Call[InvoiceFields]) -> Object:
 def delete(call: Call[Params]) -> Object:
     account = call.account
     invoice = account.get("invoice", call.id)
-    if invoice["status"] != "draft" or invoicing.subscription_of(invoice):
+    if invoice["status"] != "draft" or drafts.subscription_of(invoice):
         raise InvalidState("You can only delete draft invoices that no subscription made.")
     for item in account.find("invoiceitem", invoice=invoice["id"]):
         account.remove(item, "invoiceitem.deleted")
@@ -197,16 +197,16 @@ def _preview_of_items(account: Account, params: InvoicePreview) -> Object:
     if not params.customer:
         raise InvalidParameter("Missing required param: customer.", code="parameter_missing", param="customer")
     customer = get_customer(account, params.customer)
-    return _preview(account, invoicing.new_draft(account, customer, "upcoming", "usd"), [])
+    return _preview(account, drafts.new_draft(account, customer, "upcoming", "usd"), [])
 
 
 def _preview(account: Account, draft: Object, lines: list[Object]) -> Object:
-    pending = invoicing.pending_items(account, draft["customer"], draft["currency"])
+    pending = drafts.pending_items(account, draft["customer"], draft["currency"])
     if not lines and not pending:
         raise InvalidState(f"No upcoming invoices for customer: {draft['customer']}", code="invoice_upcoming_none")
     draft["id"] = new_id("upcoming_in")
     draft["starting_balance"] = get_customer(account, draft["customer"])["balance"]
-    return invoicing.set_lines(draft, lines + [invoicing.line_of_item(item) for item in pending])
+    return drafts.set_lines(draft, lines + [drafts.line_of_item(item) for item in pending])
 
 
 def _set_due_date(invoice: Object, params: InvoiceFields) -> None:

@@ -1,153 +1,29 @@
 """Subscriptions: create, change, cancel, resume, retrieve, list, search."""
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, Field
-
-from app.sandbox.stripe import cycles, invoicing, prorations
+from app.sandbox.stripe import cycles, plan_changes
 from app.sandbox.stripe.account import Account
 from app.sandbox.stripe.errors import InvalidParameter, InvalidState
 from app.sandbox.stripe.intervals import period_end
-from app.sandbox.stripe.objects import Object, list_object, new_id, public
+from app.sandbox.stripe.objects import Object, list_object, new_id
 from app.sandbox.stripe.operations import Call, Operations
-from app.sandbox.stripe.params import (
-    Clearable,
-    DatedListParams,
-    List,
-    Metadata,
-    Params,
-    SearchParams,
-    Strict,
-    merged,
-)
+from app.sandbox.stripe.params import Params, SearchParams, merged
 from app.sandbox.stripe.resources.customers import before_delete, get_customer
 from app.sandbox.stripe.resources.payment_methods import resolve
 from app.sandbox.stripe.resources.prices import active_price
+from app.sandbox.stripe.resources.subscription_params import (
+    PaymentSettings,
+    SubscriptionCancel,
+    SubscriptionCreate,
+    SubscriptionFields,
+    SubscriptionList,
+    SubscriptionResume,
+    SubscriptionUpdate,
+)
 from app.sandbox.stripe.search import search
 
 operations: Operations[Object] = Operations()
-
-Behavior = Literal["allow_incomplete", "default_incomplete", "error_if_incomplete"]
-Proration = Literal["always_invoice", "create_prorations", "none"]
-Feedback = Literal[
-    "customer_service",
-    "low_quality",
-    "missing_features",
-    "other",
-    "switched_service",
-    "too_complex",
-    "too_expensive",
-    "unused",
-]
-Status = Literal[
-    "active",
-    "all",
-    "canceled",
-    "ended",
-    "incomplete",
-    "incomplete_expired",
-    "past_due",
-    "paused",
-    "trialing",
-    "unpaid",
-]
-
-
-def _now_is_zero(value: Any) -> Any:
-    return 0 if value == "now" else value
-
-
-Moment = Annotated[int, BeforeValidator(_now_is_zero)]
-
-
-class ItemCreate(Strict):
-    price: str
-    quantity: int = Field(default=1, ge=0)
-    metadata: Metadata
-
-
-class ItemChange(Strict):
-    id: str | None = None
-    price: str | None = None
-    quantity: int | None = Field(default=None, ge=0)
-    deleted: bool = False
-    metadata: Metadata
-
-
-class PaymentSettings(Strict):
-    save_default_payment_method: Literal["off", "on_subscription"] = "off"
-    payment_method_types: Clearable[List[str]] = None
-
-
-class EndBehavior(Strict):
-    missing_payment_method: Literal["cancel", "create_invoice", "pause"]
-
-
-class TrialSettings(Strict):
-    end_behavior: EndBehavior
-
-
-class BillingMode(Strict):
-    type: Literal["classic", "flexible"]
-
-
-class Pause(Strict):
-    behavior: Literal["keep_as_draft", "mark_uncollectible", "void"]
-    resumes_at: int | None = None
-
-
-class CancellationDetails(Strict):
-    comment: Clearable[str] = None
-    feedback: Clearable[Feedback] = None
-
-
-class SubscriptionFields(Params):
-    cancel_at_period_end: bool = False
-    cancel_at: Clearable[int] = None
-    collection_method: Literal["charge_automatically", "send_invoice"] = "charge_automatically"
-    days_until_due: int | None = Field(default=None, ge=0)
-    default_payment_method: Clearable[str] = None
-    description: Clearable[str] = None
-    metadata: Metadata
-    off_session: bool = False
-    payment_behavior: Behavior = "allow_incomplete"
-    payment_settings: PaymentSettings = PaymentSettings()
-    proration_behavior: Proration = "create_prorations"
-    trial_end: Moment | None = None
-    trial_settings: TrialSettings = TrialSettings(end_behavior=EndBehavior(missing_payment_method="create_invoice"))
-
-
-class SubscriptionCreate(SubscriptionFields):
-    billing_mode: BillingMode = BillingMode(type="flexible")
-    currency: str | None = None
-    customer: str
-    items: List[ItemCreate]
-    trial_period_days: int | None = Field(default=None, ge=1)
-
-
-class SubscriptionUpdate(SubscriptionFields):
-    cancellation_details: CancellationDetails = CancellationDetails()
-    items: List[ItemChange] = Field(default_factory=list)
-    pause_collection: Clearable[Pause] = None
-    proration_date: int | None = None
-
-
-class SubscriptionCancel(Params):
-    cancellation_details: CancellationDetails = CancellationDetails()
-    invoice_now: bool = False
-    prorate: bool = False
-
-
-class SubscriptionResume(Params):
-    billing_cycle_anchor: Literal["now"] = "now"
-
-
-class SubscriptionList(DatedListParams):
-    customer: str | None = None
-    price: str | None = None
-    status: Status | None = None
-    test_clock: str | None = None
-
 
 # What a list leaves out unless it is asked for by status.
 _LISTED = ["active", "incomplete", "past_due", "paused", "trialing", "unpaid"]
@@ -193,7 +69,7 @@ def subscribe(account: Account, customer: Object, params: SubscriptionCreate) ->
     finish = anchor if trialing else period_end(anchor, now, prices[0]["recurring"])
     subscription_id = new_id("sub")
     items = [
-        _new_item(subscription_id, price, item.quantity, merged({}, item.metadata), now, finish)
+        cycles.new_item(subscription_id, price, item.quantity, merged({}, item.metadata), now, finish)
         for price, item in zip(prices, params.items, strict=True)
     ]
     subscription: Object = {
@@ -284,7 +160,7 @@ def update(call: Call[SubscriptionUpdate]) -> Object:
     if "trial_end" in given:
         _move_trial_end(account, subscription, params.trial_end or 0)
     if params.items:
-        return _change_items(account, subscription, params)
+        return plan_changes.change_items(account, subscription, params)
     return cycles.save(account, subscription, "customer.subscription.updated")
 
 
@@ -297,10 +173,10 @@ def cancel(call: Call[SubscriptionCancel]) -> Object:
     subscription["cancellation_details"] |= details
     if params.prorate and subscription["status"] != "trialing":
         for item in cycles.items_of(subscription):
-            account.add(prorations.unused(account, subscription, item, now), "invoiceitem.created")
+            account.add(plan_changes.unused(account, subscription, item, now), "invoiceitem.created")
     cycles.end(account, subscription, "cancellation_requested")
     if params.invoice_now:
-        _invoice_pending(account, subscription, "allow_incomplete")
+        cycles.bill_pending(account, subscription, "allow_incomplete")
     return account.get("subscription", subscription["id"])
 
 
@@ -315,7 +191,7 @@ def resume(call: Call[SubscriptionResume]) -> Object:
     finish = period_end(now, now, cycles.items_of(subscription)[0]["price"]["recurring"])
     cycles.set_period(subscription, now, finish)
     cycles.save(account, subscription, "customer.subscription.updated", "customer.subscription.resumed")
-    return _bill_period(account, subscription, "allow_incomplete")
+    return cycles.bill_period(account, subscription, "allow_incomplete")
 
 
 @operations("GET /v1/subscriptions", SubscriptionList)
@@ -382,25 +258,6 @@ def _payment_settings(settings: PaymentSettings) -> Object:
     return {"payment_method_options": None} | settings.model_dump()
 
 
-def _new_item(
-    subscription_id: str, price: Object, quantity: int, metadata: dict[str, str], start: int, finish: int
-) -> Object:
-    return {
-        "id": new_id("si", 14),
-        "object": "subscription_item",
-        "billing_thresholds": None,
-        "created": start,
-        "current_period_end": finish,
-        "current_period_start": start,
-        "discounts": [],
-        "metadata": metadata,
-        "price": public(price),
-        "quantity": quantity,
-        "subscription": subscription_id,
-        "tax_rates": [],
-    }
-
-
 def _set_cancellation(account: Account, subscription: Object, params: SubscriptionFields) -> None:
     given = params.model_fields_set
     if "cancel_at_period_end" in given:
@@ -423,91 +280,3 @@ def _move_trial_end(account: Account, subscription: Object, moment: int) -> None
     ends = max(moment, account.now(subscription))
     subscription |= {"trial_end": ends, "billing_cycle_anchor": ends}
     cycles.set_period(subscription, cycles.items_of(subscription)[0]["current_period_start"], ends)
-
-
-def _change_items(account: Account, subscription: Object, params: SubscriptionUpdate) -> Object:
-    """Another plan or quantity. The rest of the period is prorated; another interval starts a new period."""
-    now = params.proration_date or account.now(subscription)
-    before = [dict(item) for item in cycles.items_of(subscription)]
-    for place, change in enumerate(params.items):
-        _change_item(account, subscription, change, f"items[{place}]")
-    after = cycles.items_of(subscription)
-    if not after:
-        raise InvalidState("A subscription must have at least one active plan.", param="items")
-    new_interval = after[0]["price"]["recurring"] != before[0]["price"]["recurring"]
-    if params.proration_behavior != "none" and subscription["status"] != "trialing":
-        _prorate(account, subscription, before, now, credit_only=new_interval)
-    if new_interval:
-        subscription["billing_cycle_anchor"] = now
-        cycles.set_period(subscription, now, period_end(now, now, after[0]["price"]["recurring"]))
-    cycles.save(account, subscription, "customer.subscription.updated")
-    if new_interval:
-        return _bill_period(account, subscription, params.payment_behavior)
-    if params.proration_behavior == "always_invoice":
-        _invoice_pending(account, subscription, params.payment_behavior)
-    return account.get("subscription", subscription["id"])
-
-
-def _change_item(account: Account, subscription: Object, change: ItemChange, param: str) -> None:
-    items = cycles.items_of(subscription)
-    if change.id is None:
-        price = active_price(account, change.price or "", f"{param}[price]")
-        first = items[0]
-        item = _new_item(
-            subscription["id"],
-            price,
-            1 if change.quantity is None else change.quantity,
-            merged({}, change.metadata),
-            first["current_period_start"],
-            first["current_period_end"],
-        )
-        items.append(item)
-        return
-    found = [item for item in items if item["id"] == change.id]
-    if not found:
-        raise InvalidState(f"No such subscription item: '{change.id}'", code="resource_missing", param=f"{param}[id]")
-    item = found[0]
-    if change.deleted:
-        items.remove(item)
-        return
-    if change.price:
-        item["price"] = public(active_price(account, change.price, f"{param}[price]"))
-    if change.quantity is not None:
-        item["quantity"] = change.quantity
-    if "metadata" in change.model_fields_set:
-        item["metadata"] = merged(item["metadata"], change.metadata)
-
-
-def _prorate(account: Account, subscription: Object, before: list[Object], moment: int, credit_only: bool) -> None:
-    after = {item["id"]: item for item in cycles.items_of(subscription)}
-    for old in before:
-        new = after.pop(old["id"], None)
-        if new and (new["price"]["id"], new["quantity"]) == (old["price"]["id"], old["quantity"]):
-            continue
-        account.add(prorations.unused(account, subscription, old, moment), "invoiceitem.created")
-        if new and not credit_only:
-            account.add(prorations.remaining(account, subscription, new, moment), "invoiceitem.created")
-    if not credit_only:
-        for new in after.values():
-            account.add(prorations.remaining(account, subscription, new, moment), "invoiceitem.created")
-
-
-def _bill_period(account: Account, subscription: Object, behavior: str) -> Object:
-    """Invoices the current period, and what else waits, at once."""
-    first = cycles.items_of(subscription)[0]
-    period = {"start": first["current_period_start"], "end": first["current_period_end"]}
-    return _invoice(account, subscription, cycles.plan_lines(subscription, period), behavior)
-
-
-def _invoice_pending(account: Account, subscription: Object, behavior: str) -> None:
-    """Invoices what waits for the customer's next invoice at once, if anything does."""
-    if invoicing.pending_items(account, subscription["customer"], subscription["currency"]):
-        _invoice(account, subscription, [], behavior)
-
-
-def _invoice(account: Account, subscription: Object, lines: list[Object], behavior: str) -> Object:
-    invoice = account.add(cycles.draft_for(account, subscription, "subscription_update"))
-    pending = invoicing.pending_items(account, subscription["customer"], subscription["currency"])
-    lines = lines + invoicing.take_items(account, invoice, pending)
-    account.save(invoicing.set_lines(invoice, lines), "invoice.created")
-    return cycles.bill_now(account, subscription, invoice, behavior)
