@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import jobs  # noqa: F401  (registers every handler)
-from app.ledger.bell import BellBroker, make_redis
+from app.ledger.bell import make_redis
+from app.ledger.broker import BellBroker
 from app.ledger.command import COMMANDS
 from app.ledger.executor import HANDLERS, Executor
 from app.ledger.gates import closed_gates

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, Row, func, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
 from uuid_utils.compat import uuid7
 
 from app.contracts.provisioning import STEPS, CreateCustomer
@@ -50,6 +49,14 @@ class NotAwaiting(Exception):
         super().__init__(f"signup {signup_id} is {status}, not awaiting approval")
 
 
+# Text, because it is the intake's hot path: building the same with Core costs as much as running it.
+_ACCEPT = """
+INSERT INTO signups (id, email, name, plan, source, idempotency_key)
+VALUES (%(id)s, %(email)s, %(name)s, %(plan)s, %(source)s, %(idempotency_key)s)
+ON CONFLICT (idempotency_key) DO NOTHING
+"""
+
+
 def accept(db: Connection, wanted: NewSignup, idempotency_key: str | None) -> tuple[UUID, bool]:
     """Keep the signup and the job that begins it; returns its id, and whether the key was seen before.
 
@@ -57,13 +64,8 @@ def accept(db: Connection, wanted: NewSignup, idempotency_key: str | None) -> tu
         KeyReused: the key was used for a signup with other content.
     """
     signup_id = uuid7()
-    inserted = db.execute(
-        upsert(signups)
-        .values(id=signup_id, idempotency_key=idempotency_key, **wanted.model_dump())
-        .on_conflict_do_nothing(index_elements=["idempotency_key"])
-        .returning(signups.c.id)
-    ).one_or_none()
-    if inserted is not None:
+    parameters = {"id": signup_id, "idempotency_key": idempotency_key, **wanted.model_dump()}
+    if db.exec_driver_sql(_ACCEPT, parameters).rowcount:
         enqueue(db, CreateCustomer(signup_id=signup_id))
         return signup_id, False
     first = db.execute(select(signups).where(signups.c.idempotency_key == idempotency_key)).one()

@@ -5,7 +5,6 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.intake import account, health, observe, openapi, pages, problems, signups
 from app.intake.bodies import MAX_BYTES
-from app.intake.limits import limiter, storage
 from app.settings import get_settings
 
 
@@ -13,10 +12,9 @@ def create_app() -> Flask:
     """The WSGI application."""
     app = Flask(__name__)
     # A byte more than we take: a body sent in chunks is cut off there without a word, and must be seen to be longer.
-    app.config.update(MAX_CONTENT_LENGTH=MAX_BYTES + 1, MAX_FORM_MEMORY_SIZE=MAX_BYTES, **storage())
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BYTES + 1, MAX_FORM_MEMORY_SIZE=MAX_BYTES)
     observe.install(app)
     problems.install(app)
-    limiter.init_app(app)
     for module in (signups, account, health, openapi, pages):
         app.register_blueprint(module.blueprint)
     if get_settings().public_url.startswith("https://"):

@@ -11,14 +11,12 @@ from app.customers import api_keys
 from app.db import transaction
 from app.intake.auth import require_api_key
 from app.intake.bodies import reply
-from app.intake.limits import api_limit, by_api_key, limiter
 from app.intake.openapi import describe
 from app.intake.problems import Problem
 from app.ledger import ops
 
 blueprint = Blueprint("account", __name__, url_prefix="/api/v1")
 blueprint.before_request(require_api_key)
-limiter.limit(api_limit, key_func=by_api_key)(blueprint)
 
 
 @blueprint.get("/billing/status")

@@ -1,59 +1,71 @@
-"""Rate limits, counted in Redis for all web processes together; in each process alone while Redis is away."""
+"""Rate limits, counted in Redis for all web processes together; in each process alone while Redis is away.
+
+On `limits`, the library under Flask-Limiter: the extension looks through its registry three times a
+request, which costs a signup more than committing it does (docs/decisions.md).
+"""
 
 import hashlib
+import time
+from functools import cache
 
-from flask import g, request
-from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
+from limits import RateLimitItem, parse_many
+from limits.storage import MemoryStorage, storage_from_string
+from limits.strategies import FixedWindowRateLimiter
+from redis import RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.intake.problems import Problem
 from app.settings import get_settings
 
+_PATIENCE_S = 0.3
+_AWAY_S = 1.0
+"""Seconds without asking a Redis that has just failed."""
 
-def _digest(secret: str) -> str:
+_alone = FixedWindowRateLimiter(MemoryStorage())
+_away_until = 0.0
+
+
+@cache
+def _shared() -> FixedWindowRateLimiter:
+    url = get_settings().redis_url
+    if url is None:
+        return _alone
+    storage = storage_from_string(
+        url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, retry=Retry(NoBackoff(), 0)  # type: ignore[arg-type]
+    )
+    return FixedWindowRateLimiter(storage)
+
+
+@cache
+def _parsed(limit: str) -> list[RateLimitItem]:
+    return parse_many(limit)
+
+
+def digest(secret: str) -> str:
     """What stands in Redis in place of a key or an address."""
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
-def by_api_key() -> str:
-    """Whose budget a request uses: the key's, whatever it is worth; without one the address's."""
-    key = request.headers.get("X-API-Key") or request.headers.get("Authorization")
-    return _digest(key) if key else get_remote_address()
+def spend(limit: str, scope: str, who: str) -> None:
+    """Count a request of `who` against `limit` (Flask-Limiter's notation: `10/hour`, `5/minute;50/day`).
+
+    Raises:
+        Problem: 429 with Retry-After: the budget of this window is used up.
+    """
+    for item in _parsed(limit):
+        limiter = _hit(item, scope, who)
+        if limiter is not None:
+            seconds = max(1, int(limiter.get_window_stats(item, scope, who).reset_time - time.time()) + 1)
+            raise Problem(429, f"Too many requests: the limit is {item}.", headers={"Retry-After": str(seconds)})
 
 
-limiter = Limiter(
-    get_remote_address,
-    strategy="fixed-window",
-    in_memory_fallback_enabled=True,
-    key_prefix="tallyhook",
-)
-
-
-def storage() -> dict[str, object]:
-    """Flask's settings for `limiter`."""
-    patience = {"socket_timeout": 0.3, "socket_connect_timeout": 0.3, "retry": Retry(NoBackoff(), 0)}
-    url = get_settings().redis_url
-    return {"RATELIMIT_STORAGE_URI": url or "memory://", "RATELIMIT_STORAGE_OPTIONS": patience if url else {}}
-
-
-def signup_limit() -> str:
-    """SIGNUP_RATE_LIMIT"""
-    return get_settings().signup_rate_limit
-
-
-def api_limit() -> str:
-    """API_RATE_LIMIT"""
-    return get_settings().api_rate_limit
-
-
-limit_signups_of_sender = limiter.shared_limit(signup_limit, scope="signup-sender")
-"""One budget for the form and the API."""
-
-
-def _signup_address() -> str:
-    return _digest(g.signup_address)
-
-
-limit_signups_of_address = limiter.limit(signup_limit, key_func=_signup_address, scope="signup-address")
-"""A context: enter it with `g.signup_address` set."""
+def _hit(item: RateLimitItem, scope: str, who: str) -> FixedWindowRateLimiter | None:
+    """Count; returns the limiter that says no, if one does."""
+    global _away_until
+    if time.monotonic() >= _away_until:
+        try:
+            return None if _shared().hit(item, scope, who) else _shared()
+        except RedisError:
+            _away_until = time.monotonic() + _AWAY_S
+    return None if _alone.hit(item, scope, who) else _alone

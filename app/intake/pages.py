@@ -11,9 +11,8 @@ from app.contracts.http import SignupBody
 from app.customers import accounts, signups
 from app.db import transaction
 from app.intake.bodies import read_body
-from app.intake.limits import limit_signups_of_sender
 from app.intake.problems import Problem
-from app.intake.signups import take_signup
+from app.intake.signups import limit_sender, take_signup
 from app.mail.links import BadLink, open_account_token
 
 blueprint = Blueprint("pages", __name__)
@@ -32,8 +31,8 @@ def signup_form() -> str:
 
 
 @blueprint.post("/signup")
-@limit_signups_of_sender
 def sign_up() -> WsgiResponse:
+    limit_sender()
     read_body()
     given = {name: request.form.get(name, "") for name in ("email", "name", "plan")}
     try:

@@ -1,6 +1,5 @@
 """Errors as `application/problem+json` (RFC 9457): what is wrong, and what to change."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,12 +7,10 @@ import orjson
 import psycopg
 import sqlalchemy.exc
 from flask import Flask, Response, g, request
-from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as WsgiResponse
 
-from app.intake.limits import limiter
 from app.logs import log, redact_text
 
 RETRY_S = 2
@@ -62,13 +59,6 @@ def _from_http(error: HTTPException) -> WsgiResponse:
     return Problem(error.code or 500, error.description or "", headers=headers).response()
 
 
-def _from_rate_limit(error: RateLimitExceeded) -> Response:
-    limit = limiter.current_limit
-    seconds = 1 if limit is None else max(1, limit.reset_at - int(time.time()))
-    detail = f"Too many requests: the limit is {error.limit.limit}."
-    return Problem(429, detail, headers={"Retry-After": str(seconds)}).response()
-
-
 def _from_database(error: Exception) -> Response:
     """The job cannot be stored: the sender keeps it and tries again (law 1)."""
     cause = getattr(error, "orig", None) or error
@@ -92,7 +82,6 @@ def install(app: Flask) -> None:
     """Answer every error of `app` as a problem."""
     app.register_error_handler(Problem, Problem.response)
     app.register_error_handler(HTTPException, _from_http)
-    app.register_error_handler(RateLimitExceeded, _from_rate_limit)
     for away in (
         sqlalchemy.exc.OperationalError,  # refused, cut, disk full, too many connections, lock time-outs
         sqlalchemy.exc.InterfaceError,

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from flask import Blueprint, Response, g, request, url_for
+from flask import Blueprint, Response, request, url_for
 
 from app.contracts.http import Problem as ProblemBody
 from app.contracts.http import SignupAccepted, SignupBody, SignupProgress
@@ -10,31 +10,39 @@ from app.customers import signups
 from app.customers.addresses import fold
 from app.db import transaction
 from app.intake.bodies import read_json, reply
-from app.intake.limits import limit_signups_of_address, limit_signups_of_sender
+from app.intake.limits import digest, spend
 from app.intake.openapi import describe
 from app.intake.problems import Problem
+from app.settings import get_settings
 
 blueprint = Blueprint("signups", __name__, url_prefix="/api/v1")
+
+
+def limit_sender() -> None:
+    """Count a signup of whoever sends this request, before anything of it is read.
+
+    Raises:
+        Problem: 429
+    """
+    spend(get_settings().signup_rate_limit, "signup-sender", request.remote_addr or "")
 
 
 def take_signup(body: SignupBody, idempotency_key: str | None) -> tuple[UUID, bool]:
     """Commit the signup; returns its id, and whether the Idempotency-Key was seen before.
 
     Raises:
-        Problem: 409 the key came with another request.
+        Problem: 409 the key came with another request, 429 too many signups with this address.
     """
     wanted = signups.NewSignup(**body.model_dump())
-    g.signup_address = fold(wanted.email)
-    with limit_signups_of_address:
-        try:
-            with transaction() as db:
-                return signups.accept(db, wanted, idempotency_key)
-        except signups.KeyReused:
-            raise Problem(409, "This Idempotency-Key was used for a request with other content.") from None
+    spend(get_settings().signup_rate_limit, "signup-address", digest(fold(wanted.email)))
+    try:
+        with transaction() as db:
+            return signups.accept(db, wanted, idempotency_key)
+    except signups.KeyReused:
+        raise Problem(409, "This Idempotency-Key was used for a request with other content.") from None
 
 
 @blueprint.post("/customers")
-@limit_signups_of_sender
 @describe(
     "Sign up",
     body=SignupBody,
@@ -42,6 +50,7 @@ def take_signup(body: SignupBody, idempotency_key: str | None) -> tuple[UUID, bo
     headers={"Idempotency-Key": "Sending the same request again under the same key changes nothing."},
 )
 def sign_up() -> Response:
+    limit_sender()
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (1 <= len(key) <= 255 and key.isprintable()):
         raise Problem(400, "Idempotency-Key must have 1 to 255 printable characters.")
