@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import stripe
-from conformance import OPENAPI, Conformance
 
 from app.sandbox.stripe import StripeSandbox
+from tests.sandbox.conformance import OPENAPI, Conformance
 
 
 def pytest_report_header() -> str:

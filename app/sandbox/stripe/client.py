@@ -112,7 +112,7 @@ class SandboxControl:
         return intent
 
     def reset(self) -> None:
-        """Forgets everything but the settings and the default endpoint."""
+        """Back to how the sandbox was when it first started: objects, faults, time, log and settings."""
         self._ask("POST", "reset")
 
     def _list(self, path: str, **query: str | None) -> list[dict[str, Any]]:

@@ -136,8 +136,7 @@ class Control:
 
         @operations("POST /_sandbox/settings", Settings)
         def change_settings(call: Call[Settings]) -> Any:
-            for name in call.params.model_fields_set:
-                setattr(world.settings, name, getattr(call.params, name))
+            world.change_settings(call.params.model_dump(exclude_unset=True))
             return world.settings.model_dump()
 
         @operations("POST /_sandbox/reset", Nothing)

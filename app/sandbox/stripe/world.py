@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 from app.sandbox.stripe import schedule
 from app.sandbox.stripe.account import Account, Origin
@@ -35,6 +36,7 @@ class World:
         self.keys = IdempotencyKeys(store, self.clock)
         self.stopping = threading.Event()
         self._endpoint = endpoint
+        self._first_settings = settings.model_copy(deep=True)
         self._add_default_endpoint()
 
     def account(self, livemode: bool, origin: Origin | None = None) -> Account:
@@ -77,24 +79,28 @@ class World:
         self.outbox.wake()
 
     def reset(self) -> None:
-        """Back to how it was when it first started; settings stay."""
+        """Back to how it was when it first started, settings too."""
         with self.store.transaction():
             self.store.clear()
             self.faults.clear()
             self.clock.reset()
+            self.change_settings(self._first_settings.model_dump())
             self._add_default_endpoint()
+
+    def change_settings(self, changes: dict[str, Any]) -> None:
+        for name, value in changes.items():
+            setattr(self.settings, name, value)
 
     def _add_default_endpoint(self) -> None:
         if self._endpoint is None:
             return
         account = self.account(livemode=False)
         with self.store.transaction():
-            known = account.find("webhook_endpoint", url=self._endpoint.url)
-            if not known:
-                make_endpoint(account, self._endpoint.url, ["*"], self._endpoint.secret)
-            for endpoint in known:
-                endpoint["_secrets"] = [{"secret": self._endpoint.secret, "until": None}]
-                account.save(endpoint)
+            # One from an earlier start may have had another address: what it has not got yet goes to the new one.
+            known = account.find("webhook_endpoint", 1, _default=True)
+            endpoint = known[0] if known else make_endpoint(account, self._endpoint.url, ["*"])
+            secrets = [{"secret": self._endpoint.secret, "until": None}]
+            account.save(endpoint | {"url": self._endpoint.url, "_secrets": secrets, "_default": True})
 
 
 class Ticker(threading.Thread):

@@ -27,8 +27,8 @@ class EndpointUpdate(Params):
     url: str | None = None
 
 
-def make_endpoint(account: Account, url: str, enabled_events: list[str], secret: str | None = None) -> Object:
-    """A new endpoint, with the secret given or one of its own."""
+def make_endpoint(account: Account, url: str, enabled_events: list[str]) -> Object:
+    """A new endpoint, with a secret of its own."""
     if not url.startswith(("http://", "https://")):
         raise InvalidParameter("Invalid URL: An explicit scheme (such as https) must be provided.", param="url")
     if not enabled_events:
@@ -45,7 +45,7 @@ def make_endpoint(account: Account, url: str, enabled_events: list[str], secret:
         "metadata": {},
         "status": "enabled",
         "url": url,
-        "_secrets": [{"secret": secret or f"whsec_{random_chars(32)}", "until": None}],
+        "_secrets": [{"secret": f"whsec_{random_chars(32)}", "until": None}],
     }
     return account.add(endpoint)
 

@@ -6,7 +6,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import stripe
-from conformance import OPENAPI, missing_fields
+
+from tests.sandbox.conformance import OPENAPI, missing_fields
 
 BACK = "https://app.example.com"
 

@@ -2,7 +2,8 @@
 
 import pytest
 import stripe
-from conformance import OPENAPI, missing_fields
+
+from tests.sandbox.conformance import OPENAPI, missing_fields
 
 DECLINING = {
     "pm_card_visa_chargeDeclined": ("card_declined", "generic_decline"),

@@ -2,9 +2,9 @@
 
 import pytest
 import stripe
-from conformance import OPENAPI, missing_fields
 
 from app.sandbox.stripe import StripeSandbox
+from tests.sandbox.conformance import OPENAPI, missing_fields
 
 
 def test_a_customer_is_created_and_read_back(api, sandbox):
@@ -130,9 +130,8 @@ def test_a_customer_has_every_field_of_stripes_sample(api):
 
 @pytest.mark.skipif(not OPENAPI.exists(), reason=f"Stripe's description is absent: {OPENAPI}")
 def test_the_check_against_stripes_description_sees_what_is_wrong():
-    from conformance import Conformance
-
     from app.sandbox.stripe.api import Exchange
+    from tests.sandbox.conformance import Conformance
 
     check = Conformance()
     customer = {"id": "cus_1", "object": "customer", "created": "yesterday", "livemode": False, "paid": True}

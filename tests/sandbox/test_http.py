@@ -225,12 +225,15 @@ def test_64_connections_at_once(sandbox):
         assert set(pool.map(ask, range(64))) == {200}
 
 
-def test_reset_forgets_everything(api, sandbox):
+def test_reset_makes_it_as_it_was_at_first(api, sandbox):
     api.customers.create({}, keyed("k"))
     sandbox.fault("refuse", operation="*", count=None)
     sandbox.advance(10_000)
+    started_with = sandbox.settings()
+    sandbox.change_settings(search_lag_s=0)
     sandbox.reset()
     assert sandbox.objects("customer") == []
+    assert sandbox.settings() == started_with
     assert sandbox.requests() == []
     assert api.customers.create({"name": "again"}, keyed("k")).name == "again"
 
@@ -275,3 +278,11 @@ def test_the_process_keeps_its_state_over_sigkill(tmp_path):
         assert moved <= control.now() < moved + 60
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_a_restart_elsewhere_moves_the_default_endpoint(tmp_path):
+    for port in (1, 2):
+        address = f"http://127.0.0.1:{port}/webhooks/stripe"
+        with StripeSandbox(data=tmp_path / "stripe.db", webhook_url=address) as sandbox:
+            client = stripe.StripeClient("sk_test_1", base_addresses={"api": sandbox.url})
+            assert [endpoint.url for endpoint in client.v1.webhook_endpoints.list().data] == [address]

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 import stripe
-from conformance import OPENAPI, missing_fields
+
+from tests.sandbox.conformance import OPENAPI, missing_fields
 
 DAY = 24 * 3600
 JANUARY_31 = int(datetime(2030, 1, 31, 12, tzinfo=UTC).timestamp())

@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import stripe
-from conformance import OPENAPI, missing_fields
 
 from app.sandbox.stripe import wait_until
+from tests.sandbox.conformance import OPENAPI, missing_fields
 
 SECRET = "whsec_for_these_tests"
 
