@@ -24,6 +24,7 @@ from tests.processes import Processes
 def test_a_wake_up_says_that_there_is_work_and_nothing_else() -> None:
     submit(Act(n=1), Act(n=2), Act(n=3))
     redis = get_redis()
+    wait_until(lambda: redis.llen("dramatiq:test"), what="the ring")
     [message_id] = redis.lrange("dramatiq:test", 0, -1)
     message = Message.decode(redis.hget("dramatiq:test.msgs", message_id))
     assert message.args == ()
@@ -73,14 +74,14 @@ def test_a_retry_waits_in_the_ledger_and_not_in_redis() -> None:
     get_redis().flushdb()
     assert states() == {"retrying": 1}
     time_passes()
-    sweep()
-    assert get_redis().llen("dramatiq:test") == 1, "the relay rings for what is due"
+    wait_until(lambda: sweep() or get_redis().llen("dramatiq:test") == 1, what="the relay's ring for what is due")
     drain()
     assert outcomes(job_id) == ["retrying", "succeeded"]
 
 
 def test_the_relay_does_not_pile_up_wake_ups_that_nobody_fetches() -> None:
     submit(*(Act(n=n) for n in range(20)))
+    wait_until(lambda: get_redis().llen("dramatiq:test"), what="the ring")
     for _ in range(10):
         sweep()
     assert get_redis().llen("dramatiq:test") == 1

@@ -99,7 +99,7 @@ def leave_effect(db: Connection, run: Run[Act]) -> None:
     )
 
 
-def wait_for_signal(name: str, timeout_s: float = 60.0) -> None:
+def wait_for_signal(name: str, timeout_s: float = 30.0) -> None:
     """Return once the test has given the signal; on a connection of its own."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -121,14 +121,14 @@ def _wait(run: Run[Act]) -> None:
 
 
 def _wait_for_event(run: Run[Act]) -> None:
-    if not EVENT.wait(timeout=60):
+    if not EVENT.wait(timeout=30):
         raise RuntimeError("nobody set the event")
     _succeed(run)
 
 
 def _take_a_while(run: Run[Act]) -> None:
     with run.transaction() as db:
-        db.exec_driver_sql("SELECT pg_sleep(0.5)")
+        db.exec_driver_sql("SELECT pg_sleep(1)")
     _succeed(run)
 
 
@@ -165,7 +165,19 @@ def _do_nothing(run: Run[Act]) -> None:
 
 
 def _die(run: Run[Act]) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Kill this worker and Dramatiq's parent, as a container's end does; a test starts both in a group of their own."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def _die_in_company(run: Run[Act]) -> None:
+    """Die when eight jobs run, or after a second in which that was not so."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        with run.transaction() as db:
+            if db.exec_driver_sql("SELECT count(*) FROM jobs WHERE state = 'running'").scalar_one() == 8:
+                break
+        time.sleep(0.01)
+    _die(run)
 
 
 def _exit(run: Run[Act]) -> None:
@@ -198,6 +210,7 @@ ACTS: dict[str, Callable[[Run[Act]], None]] = {
     "enqueue_next": _enqueue_next,
     "do_nothing": _do_nothing,
     "die": _die,
+    "die_in_company": _die_in_company,
     "exit": _exit,
     "break_a_constraint": _break_a_constraint,
     "transient": _raiser(lambda: Transient("the line was cut")),

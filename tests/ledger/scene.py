@@ -101,9 +101,12 @@ def time_passes() -> None:
     sql("UPDATE jobs SET run_at = clock_timestamp() WHERE state IN ('queued', 'retrying')")
 
 
-def leases_expire() -> None:
-    """As after `LEASE_S` without a heartbeat."""
-    sql("UPDATE jobs SET lease_until = clock_timestamp() - interval '1 ms' WHERE state = 'running'")
+def leases_expire(which: str = "", **parameters: Any) -> None:
+    """As after `LEASE_S` without a heartbeat; `which` is one more condition on `jobs`."""
+    sql(
+        f"UPDATE jobs SET lease_until = clock_timestamp() - interval '1 ms' WHERE state = 'running' {which}",
+        **parameters,
+    )
 
 
 def wait_for_state(job_id: UUID, wanted: str, timeout_s: float = 30.0) -> None:

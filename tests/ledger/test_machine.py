@@ -276,7 +276,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 # Not shrunk: the long run below finds the short way to what this one finds in seconds.
 LedgerMachine.TestCase.settings = settings(
-    max_examples=30,
+    max_examples=20,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -45,7 +45,7 @@ def test_a_requeue_gives_a_dead_job_a_new_budget_and_keeps_its_history() -> None
         drain()
     assert state(job_id) == "dead"
     _requeue(job_id)
-    assert get_redis().llen("dramatiq:test") == 1, "a worker is woken"
+    wait_until(lambda: get_redis().llen("dramatiq:test") == 1, what="the ring that wakes a worker")
     assert show(job_id)["attempts"] == 0
     for _ in range(3):
         time_passes()

@@ -48,6 +48,7 @@ def test_only_one_relay_leads_and_another_takes_over_when_it_is_killed(processes
     wait_until(lambda: get_redis().llen("dramatiq:test") == 1, what="the second's ring")
 
 
+@pytest.mark.slow
 def test_another_takes_over_from_a_relay_that_is_frozen(processes: Processes) -> None:
     """A frozen or unplugged machine keeps its session, and with it the lock, for as long as PostgreSQL lets it."""
     first = processes.start_python(_RELAY)
