@@ -14,6 +14,7 @@ import app.contracts.provisioning
 import app.contracts.upkeep  # noqa: F401  (so that every queue and period is known)
 from app.db import get_engine, transaction
 from app.ledger.bell import get_redis
+from app.ledger.errors import JobError
 from app.ledger.gates import closed_gates
 from app.ledger.relay import Relay
 from app.logs import configure_logs
@@ -175,6 +176,9 @@ def main() -> None:
         for problem in error.problems:
             errors.print(problem, style="red")
         sys.exit(2)
+    except JobError as error:  # of the gateway: Stripe is away, or refuses our key
+        errors.print(str(error), style="red", markup=False)
+        sys.exit(1)
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
         errors.print(f"the database does not answer: {reason}", style="red", markup=False)

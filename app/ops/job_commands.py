@@ -20,7 +20,9 @@ queues_app = typer.Typer(help="Depth, oldest age and pauses of every queue.")
 StateOption = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="Only jobs of this kind.")]
 QueueOption = Annotated[str | None, typer.Option("--queue", help="Only jobs of this queue.")]
-CustomerOption = Annotated[int | None, typer.Option("--customer", help="Only jobs about this customer.")]
+CustomerOption = Annotated[
+    int | None, typer.Option("--customer", min=1, max=2**63 - 1, help="Only jobs about this customer.")
+]
 ErrorOption = Annotated[str | None, typer.Option("--error", help="Only jobs with this error kind, or text in it.")]
 SinceOption = Annotated[
     str | None, typer.Option("--since", help="Only jobs created since: 2026-11-22T03:00 (UTC), or an age: 90m, 6h, 3d.")
