@@ -96,6 +96,22 @@ def sweep() -> None:
         Relay([]).sweep(db)
 
 
+def spoil(what: str = "state IN ('queued', 'retrying')") -> None:
+    """Make those jobs such as no handler can read: they end as dead."""
+    sql(
+        "UPDATE jobs SET run_at = clock_timestamp(), payload = payload - 'signup_id'"
+        f" || jsonb_build_object('mislaid', payload -> 'signup_id') WHERE {what}"
+    )
+
+
+def mend() -> None:
+    """Take back `spoil`; ops may then requeue what died of it."""
+    sql(
+        "UPDATE jobs SET payload = payload - 'mislaid' || jsonb_build_object('signup_id', payload -> 'mislaid')"
+        " WHERE payload ? 'mislaid'"
+    )
+
+
 def _attempts() -> int:
     return int(one("SELECT coalesce(sum(attempt), 0) FROM jobs"))
 

@@ -22,8 +22,10 @@ from tests.system.scene import (
     count,
     drain,
     drain_to_the_end,
+    mend,
     progress,
     sign_up,
+    spoil,
     sql,
     states,
     sweep,
@@ -117,10 +119,10 @@ def test_an_approval_holds_whatever_the_switch_says_later(
     answer = sign_up(web)
     drain()
     tallyhook("signups", "approve", answer.json["signup_id"])
-    sql("UPDATE jobs SET payload = payload || '{\"unknown\": 1}'")
+    spoil()
     drain()
     assert progress(web, answer)["status"] == "failed"
-    sql("UPDATE jobs SET payload = payload - 'unknown'")
+    mend()
     [[job_id]] = sql("SELECT id FROM jobs")
     tallyhook("jobs", "requeue", str(job_id))
     drain()

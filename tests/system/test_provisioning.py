@@ -19,9 +19,11 @@ from tests.system.scene import (
     drain,
     drain_to_the_end,
     job,
+    mend,
     one,
     progress,
     sign_up,
+    spoil,
     sql,
     states,
     time_passes,
@@ -114,10 +116,11 @@ def test_a_step_that_is_dead_shows_the_signup_as_failed_until_ops_requeue_it(
     web: FlaskClient, mailbox: Mailbox
 ) -> None:
     answer = sign_up(web)
-    sql("UPDATE jobs SET payload = payload || '{\"unknown\": 1}'")
+    spoil()
     drain()
     assert progress(web, answer)["status"] == "failed"
-    sql("UPDATE jobs SET payload = payload - 'unknown', state = 'queued', spared = attempt, finished_at = NULL")
+    mend()
+    sql("UPDATE jobs SET state = 'queued', spared = attempt, finished_at = NULL")
     drain()
     assert progress(web, answer)["status"] == "provisioned"
     assert mailbox.mail().key

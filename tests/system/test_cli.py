@@ -1,0 +1,451 @@
+"""The command `tallyhook`: what interface.md says of each command, its JSON, its exit status, its error lines."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from typer.testing import CliRunner, Result
+
+import app.ops.cli
+from app.ops.cli import cli
+from app.sandbox.stripe import StripeSandbox
+from tests.conftest import ROOT, free_port
+from tests.system.scene import Mailbox, count, drain, drain_to_the_end, mend, one, progress, sign_up, spoil, sql, sweep
+
+NOBODY = "01900000-0000-7000-8000-000000000000"
+LISTED = {
+    "id", "name", "queue", "state", "key", "attempts", "max_attempts", "customer_id", "created_at", "run_at",
+    "finished_at", "error",
+}  # fmt: skip
+
+
+def tallyhook(*arguments: str) -> Result:
+    """The command, in this process."""
+    return CliRunner().invoke(cli, arguments)
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command as it is installed, in this process: its exit status and what it wrote to both outputs."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tallyhook", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            app.ops.cli.main()
+        written = capsys.readouterr()
+        return int(ended.value.code or 0), written.out, written.err
+
+    return call
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own; never a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app.ops.cli", *arguments],
+        cwd=ROOT,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def read(*arguments: str) -> Any:
+    """What a command prints with --json."""
+    result = tallyhook(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def recorded() -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in sql("SELECT action, subject, reason FROM operator_actions ORDER BY id")]
+
+
+@pytest.fixture
+def dead_job(web: FlaskClient, stripe: StripeSandbox) -> str:
+    """The id of a `create_stripe_customer` that is dead."""
+    sign_up(web)
+    stripe.fault("refuse", operation="POST /v1/customers")
+    drain()
+    spoil()
+    drain()
+    mend()
+    return str(one("SELECT id FROM jobs WHERE state = 'dead'"))
+
+
+# jobs
+
+
+def test_jobs_are_listed_newest_first_in_the_shape_of_the_interface(web: FlaskClient) -> None:
+    sign_up(web)
+    drain()
+    listed = read("jobs", "list")
+    assert [job["name"] for job in listed] == [
+        "send_welcome_email", "issue_api_key", "create_stripe_customer", "create_customer"
+    ]  # fmt: skip
+    for job in listed:
+        assert job.keys() == LISTED
+        assert (job["state"], job["attempts"], job["error"]) == ("succeeded", 1, None)
+        assert job["finished_at"] >= job["created_at"]
+    assert {job["customer_id"] for job in listed} == {None, one("SELECT id FROM customers")}
+
+
+def test_jobs_are_filtered(web: FlaskClient, dead_job: str) -> None:
+    customer = str(one("SELECT id FROM customers"))
+
+    def names(*filters: str) -> list[str]:
+        return [job["name"] for job in read("jobs", "list", *filters)]
+
+    both = ["create_stripe_customer", "create_customer"]
+    assert names() == both
+    assert names("--state", "dead") == both[:1]
+    assert names("--name", "create_customer") == both[1:]
+    assert names("--queue", "provisioning") == both
+    assert names("--queue", "mail") == []
+    assert names("--customer", customer) == both[:1]
+    assert names("--customer", "999999") == []
+    assert names("--error", "permanent") == both[:1]
+    assert names("--error", "VALIDATIONERROR") == both[:1]
+    assert names("--error", "100%") == []
+    assert names("--since", "1h") == both
+    assert names("--since", "2999-01-01") == []
+    assert names("--limit", "1") == both[:1]
+    assert names("--state", "dead", "--name", "create_customer") == []
+
+
+def test_a_job_is_shown_with_its_history_and_who_asked_for_it(web: FlaskClient, dead_job: str) -> None:
+    shown = read("jobs", "show", dead_job)
+    assert shown.keys() >= LISTED | {"payload", "history", "enqueued_by"}
+    assert shown["error"]["kind"] == "permanent"
+    assert [attempt["outcome"] for attempt in shown["history"]] == ["busy", "dead"]
+    assert shown["enqueued_by"].startswith("job:create_customer:")
+    assert shown["payload"]["customer_id"] == one("SELECT id FROM customers")
+    first = one("SELECT id FROM jobs WHERE name = 'create_customer'")
+    assert read("jobs", "show", str(first))["enqueued_by"] == "POST /api/v1/customers"
+    table = tallyhook("jobs", "show", dead_job)
+    assert table.exit_code == 0
+    assert "permanent" in table.stdout
+
+
+def test_a_dead_job_is_requeued_on_record_and_done(web: FlaskClient, dead_job: str, mailbox: Mailbox) -> None:
+    result = tallyhook("jobs", "requeue", dead_job, "--why", "mended")
+    assert (result.exit_code, result.stdout) == (0, "1 requeued.\n")
+    drain_to_the_end()
+    assert one("SELECT status FROM signups") == "provisioned"
+    assert mailbox.mail().key
+    assert [attempt["outcome"] for attempt in read("jobs", "show", dead_job)["history"]] == [
+        "busy",
+        "dead",
+        "succeeded",
+    ]
+    assert recorded() == [("requeue", f"job:{dead_job}", "mended")]
+
+
+def test_a_finished_job_is_not_requeued(web: FlaskClient, stripe: StripeSandbox, mailbox: Mailbox) -> None:
+    sign_up(web)
+    drain()
+    ids = [str(i) for [i] in sql("SELECT id FROM jobs")]
+    result = tallyhook("jobs", "requeue", *ids)
+    assert result.exit_code == 1
+    assert "0 requeued. 4 not." in result.stdout
+    assert result.stderr.count("it has succeeded") == 4
+    drain_to_the_end()
+    assert (count("customers"), len(stripe.objects("customer")), len(mailbox.mails())) == (1, 1, 1)
+    assert recorded() == []
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(dead_job: str) -> None:
+    result = tallyhook("jobs", "requeue", "--state", "dead", "--dry-run")
+    assert result.exit_code == 0
+    assert dead_job in result.stdout
+    assert one("SELECT state FROM jobs WHERE id = %(id)s", id=dead_job) == "dead"
+    assert recorded() == []
+
+
+def test_all_dead_jobs_of_an_error_are_requeued_and_paced(dead_job: str) -> None:
+    assert tallyhook("jobs", "requeue", "--state", "dead", "--error", "something else").stdout == "0 requeued.\n"
+    result = tallyhook("jobs", "requeue", "--state", "dead", "--error", "permanent", "--name", "create_stripe_customer")
+    assert (result.exit_code, result.stdout) == (0, "1 requeued.\n")
+
+
+def test_a_waiting_job_is_cancelled_and_the_cancellation_taken_back(web: FlaskClient, mailbox: Mailbox) -> None:
+    answer = sign_up(web)
+    job = str(one("SELECT id FROM jobs"))
+    assert tallyhook("jobs", "cancel", job, "--why", "a test").exit_code == 0
+    drain()
+    assert count("customers") == 0
+    assert progress(web, answer)["status"] == "failed"
+    again = tallyhook("jobs", "cancel", job)
+    assert again.exit_code == 1
+    assert "cannot be cancelled" in again.stderr
+    assert tallyhook("jobs", "requeue", job).exit_code == 0
+    drain()
+    assert progress(web, answer)["status"] == "provisioned"
+    assert [action for action, _, _ in recorded()] == ["cancel", "requeue"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["jobs", "show", NOBODY], "there is no job"),
+        (["jobs", "show", "7"], "UUID"),
+        (["jobs", "list", "--state", "lost"], "lost"),
+        (["jobs", "list", "--since", "yesterday"], "yesterday"),
+        (["jobs", "list", "--since", ""], "--since"),
+        (["jobs", "list", "--since", "99999999999d"], "--since"),
+        (["jobs", "list", "--limit", "0"], "limit"),
+        (["jobs", "list", "--customer", "jane"], "integer"),
+        (["jobs", "list", "--customer", str(10**30)], "customer"),
+        (["jobs", "requeue"], "IDs"),
+        (["jobs", "requeue", "--state", "succeeded"], "dead"),
+        (["jobs", "requeue", NOBODY, "--state", "dead"], "not both"),
+        (["jobs", "cancel"], "ID"),
+        (["queues", "pause", "nowhere"], "nowhere"),
+        (["signups", "approve", NOBODY], "no signup"),
+        (["signups", "reject", "7"], "UUID"),
+        (["nothing"], "nothing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_told_with_status_2(
+    main: Callable[..., tuple[int, str, str]], arguments: list[str], says: str
+) -> None:
+    status, out, err = main(*arguments)
+    assert (status, out) == (2, "")
+    assert says in err
+
+
+@pytest.mark.parametrize("command", ["requeue", "cancel"])
+def test_a_job_that_is_not_there_is_neither_requeued_nor_cancelled(command: str) -> None:
+    result = tallyhook("jobs", command, NOBODY)
+    assert result.exit_code == 1
+    assert f"there is no job {NOBODY}" in result.stderr
+
+
+# queues
+
+
+def test_queues_are_listed_with_their_depth(web: FlaskClient, dead_job: str) -> None:
+    sign_up(web, email="john@example.com")
+    sign_up(web, email="jim@example.com")
+    sql(
+        "UPDATE jobs SET run_at = clock_timestamp() + interval '1 hour' WHERE id = (SELECT max(id::text)::uuid FROM jobs)"
+    )
+    queues = {queue["name"]: queue for queue in read("queues")}
+    assert queues.keys() >= {"mail", "provisioning", "upkeep"}
+    age = queues["provisioning"].pop("oldest_age_s")
+    assert 0 <= age < 60
+    assert queues["provisioning"] == {
+        "name": "provisioning", "state": "active", "waiting": 1, "scheduled": 1, "running": 0, "held": 0, "dead": 1,
+    }  # fmt: skip
+
+
+def test_a_paused_queue_holds_its_jobs_until_it_is_resumed(web: FlaskClient) -> None:
+    assert tallyhook("queues", "pause", "provisioning", "--why", "Stripe is down").exit_code == 0
+    answer = sign_up(web)
+    drain()
+    sweep()
+    drain()
+    assert progress(web, answer)["status"] == "queued"
+    [queue] = [queue for queue in read("queues") if queue["name"] == "provisioning"]
+    assert (queue["state"], queue["held"], queue["waiting"]) == ("paused", 1, 0)
+    assert "already" in tallyhook("queues", "pause", "provisioning").stdout
+    assert tallyhook("queues", "resume", "provisioning").exit_code == 0
+    sweep()
+    drain()
+    assert progress(web, answer)["status"] == "provisioned"
+    assert recorded()[0] == ("pause", "queue:provisioning", "Stripe is down")
+    assert recorded()[-1] == ("resume", "queue:provisioning", None)
+
+
+def test_what_a_person_did_cannot_be_unwritten() -> None:
+    tallyhook("queues", "pause", "mail")
+    with pytest.raises(Exception, match="append-only"):
+        sql("DELETE FROM operator_actions")
+    with pytest.raises(Exception, match="append-only"):
+        sql("UPDATE operator_actions SET actor = 'nobody'")
+
+
+# what goes wrong outside
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["jobs", "list"], ["db", "migrate"]],
+    ids=" ".join,
+)
+def test_a_database_that_is_away_is_told_in_a_line(arguments: list[str]) -> None:
+    done = run(*arguments, DATABASE_URL=f"postgresql://jane:hunter2@127.0.0.1:{free_port()}/x")
+    assert done.returncode == 1
+    assert "database" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_database_without_our_tables_is_told_in_a_line() -> None:
+    with_no_tables = run("jobs", "list", PGOPTIONS="", DATABASE_URL=_template_url())
+    assert with_no_tables.returncode == 1
+    assert "jobs" in with_no_tables.stderr
+
+
+def _template_url() -> str:
+    """A database that is there and empty."""
+    path, _, query = os.environ["DATABASE_URL"].partition("?")
+    return f"{path.rsplit('/', 1)[0]}/template1" + (f"?{query}" if query else "")
+
+
+def test_an_audit_against_a_stripe_that_is_away_is_told_in_a_line() -> None:
+    done = run("audit", "--stripe", STRIPE_API_BASE=f"http://127.0.0.1:{free_port()}")
+    assert done.returncode != 0
+    assert "Stripe" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"PORT": "eighty"}, "PORT"),
+        ({"TALLYHOOK_ENV": "prod"}, "TALLYHOOK_ENV"),
+        ({"TRIAL_FIXES": "-1"}, "TRIAL_FIXES"),
+        ({"AUTO_PROVISION": "perhaps"}, "AUTO_PROVISION"),
+        ({"DATABASE_URL": "mysql://jane:hunter2@localhost/x"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL"),
+        ({"SIGNUP_RATE_LIMIT": "often"}, "SIGNUP_RATE_LIMIT"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_is_wrong_is_named_in_a_line(settings: dict[str, str], says: str) -> None:
+    done = run("check", **settings)
+    assert done.returncode in (1, 2)
+    assert says in done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_check_shows_every_setting_and_no_secret(
+    main: Callable[..., tuple[int, str, str]], configure: Callable[..., None]
+) -> None:
+    secrets = {
+        "STRIPE_SECRET_KEY": "sk_test_verysecret1",
+        "STRIPE_WEBHOOK_SECRETS": "whsec_verysecret2,verysecret3",
+        "MAIL_URL": "smtp://jane:verysecret4@mail.example.com:2525",
+        "SECRET_KEYS": "verysecret5,verysecret6",
+        "OPS_TOKEN": "verysecret7",
+    }
+    configure(**secrets)
+    status, out, err = main("check")
+    assert (status, err) == (0, "")
+    assert "verysecret" not in out
+    status, out, err = main("check", "--json")
+    assert status == 0
+    assert {row["setting"] for row in json.loads(out)["settings"]} >= {"DATABASE_URL", "BILLING_ENABLED", *secrets}
+    assert "verysecret" not in out
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://jane:verysecret@127.0.0.1:1/x", "postgresql://127.0.0.1:1/x?user=jane&password=verysecret"]
+)
+def test_check_tells_of_a_database_that_is_away_and_not_its_password(url: str) -> None:
+    done = run("check", DATABASE_URL=url)
+    assert done.returncode == 1
+    assert "PostgreSQL cannot be reached" in done.stdout
+    assert "verysecret" not in done.stdout + done.stderr
+
+
+def test_check_tells_of_a_redis_that_is_away() -> None:
+    done = run("check", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert done.returncode == 1
+    assert "Redis cannot be reached" in done.stdout
+
+
+# production
+
+GOOD = {
+    "TALLYHOOK_ENV": "production",
+    "STRIPE_SECRET_KEY": "sk_live_x",
+    "STRIPE_WEBHOOK_SECRETS": "whsec_x",
+    "MAIL_URL": "smtp://mail.example.com",
+    "BASE_URL": "https://billing.example.com",
+    "SECRET_KEYS": "x" * 40,
+    "OPS_TOKEN": "y" * 40,
+}
+
+
+def test_production_lacks_nothing_with_all_that_it_needs(
+    main: Callable[..., tuple[int, str, str]], configure: Callable[..., None]
+) -> None:
+    configure(**GOOD)
+    status, out, _ = main("check")
+    assert status == 0, out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"DATABASE_URL": ""}, "DATABASE_URL"),
+        ({"REDIS_URL": ""}, "REDIS_URL"),
+        ({"STRIPE_SECRET_KEY": ""}, "STRIPE_SECRET_KEY"),
+        ({"STRIPE_SECRET_KEY": "sk_test_x"}, "STRIPE_SECRET_KEY"),
+        ({"STRIPE_WEBHOOK_SECRETS": ""}, "STRIPE_WEBHOOK_SECRETS"),
+        ({"MAIL_URL": ""}, "MAIL_URL"),
+        ({"BASE_URL": ""}, "BASE_URL"),
+        ({"SECRET_KEYS": ""}, "SECRET_KEYS"),
+        ({"OPS_TOKEN": ""}, "OPS_TOKEN"),
+        ({"TALLYHOOK_HOEM": "/x"}, "TALLYHOOK_HOEM"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "app.ops.cli", "up"],
+        ["-m", "app.ops.cli", "relay"],
+        ["-m", "dramatiq", "worker", "--processes", "1", "--threads", "1"],
+        ["-m", "gunicorn", "-c", "python:app.intake.server", "web:app"],
+    ],
+    ids=["up", "relay", "worker", "web"],
+)
+@pytest.mark.slow
+def test_production_refuses_to_start_in_one_clear_line(command: list[str], change: dict[str, str], says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | GOOD | {"PORT": str(free_port())} | change,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert len([line for line in said.splitlines() if says in line]) == 1, said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "app.ops.cli", "relay"],
+        ["-m", "dramatiq", "worker", "--processes", "1", "--threads", "1"],
+        ["-m", "gunicorn", "-c", "python:app.intake.server", "web:app"],
+    ],
+    ids=["relay", "worker", "web"],
+)
+def test_a_process_with_a_malformed_setting_ends_with_a_line(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | {"PORT": "eighty"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "PORT" in said
+    assert "Traceback" not in said
