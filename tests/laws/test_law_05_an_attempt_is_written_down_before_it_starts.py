@@ -211,10 +211,12 @@ def test_a_handler_that_exits_is_an_attempt_like_any_other_and_not_a_loop() -> N
     assert state(neighbour) == "succeeded"
 
 
-def _paused_without_a_lock(worker: Process, job_id: UUID) -> bool:
-    """Pause it, unless that stops its heartbeat in mid-statement: then PostgreSQL has to end the session first."""
+def _frozen_past_its_lease(worker: Process, job_id: UUID) -> bool:
+    """Pause the worker until its job is taken back; not if that met its heartbeat in mid-statement, holding the row."""
     worker.pause()
-    if sql("SELECT id FROM jobs WHERE id = %(id)s FOR UPDATE SKIP LOCKED", id=job_id):
+    leases_expire("AND id IN (SELECT id FROM jobs FOR UPDATE SKIP LOCKED)")
+    sweep()
+    if outcomes(job_id)[0] == "crashed":
         return True
     worker.resume()
     return False
@@ -226,9 +228,7 @@ def test_a_worker_paused_past_its_lease_wakes_up_and_its_commit_is_refused(proce
     with relay_running():
         first = processes.start_worker(WORKER)
         wait_until(lambda: begun(1) == 1, what="the first attempt")
-        wait_until(lambda: _paused_without_a_lock(first, job_id), what="a pause between two statements")
-        leases_expire()
-        wait_until(lambda: outcomes(job_id)[0] == "crashed", what="the lease's end")
+        wait_until(lambda: _frozen_past_its_lease(first, job_id), what="the end of the frozen worker's lease")
         processes.start_worker(WORKER)
         wait_for_state(job_id, "succeeded")
         give_signal()
