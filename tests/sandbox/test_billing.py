@@ -503,3 +503,31 @@ def test_paused_collection_leaves_drafts(api, customer, price, time):
     renewed = api.subscriptions.retrieve(subscription.id, {"expand": ["latest_invoice"]})
     assert (renewed.status, renewed.latest_invoice.status) == ("active", "draft")
     assert api.subscriptions.update(subscription.id, {"pause_collection": ""}).pause_collection is None
+
+
+def test_what_was_made_for_a_subscription_waits_for_its_invoice(api, customer, price, time):
+    first = subscribe(api, customer, price)
+    second = subscribe(api, customer, price)
+    api.invoice_items.create({"customer": customer.id, "amount": 800, "currency": "usd", "subscription": second.id})
+    time.pass_to(end_of(first) + 60)
+    totals = {s.id: api.invoices.list({"subscription": s.id, "status": "draft"}).data[0].total for s in (first, second)}
+    assert totals == {first.id: 49900, second.id: 49900 + 800}
+
+
+def test_a_customer_deleted_within_the_drafts_hour_is_not_charged(api, customer, price, time):
+    subscription = subscribe(api, customer, price)
+    api.subscriptions.update(subscription.id, {"cancel_at_period_end": True})
+    api.invoice_items.create({"customer": customer.id, "amount": 800, "currency": "usd"})
+    time.pass_to(end_of(subscription) + 60)
+    api.customers.delete(customer.id)
+    time.pass_(2 * DAY)
+    assert [i.status for i in api.invoices.list({"subscription": subscription.id}).data] == ["draft", "paid"]
+
+
+def test_an_unpaid_subscription_goes_on_with_drafts(api, customer, price, sandbox, time):
+    sandbox.change_settings(after_last_retry="unpaid")
+    subscription = subscribe(api, customer, price)
+    sandbox.change_card(card_of(customer), "chargeDeclined")
+    time.pass_to(end_of(subscription) + 35 * DAY)
+    statuses = [i.status for i in api.invoices.list({"subscription": subscription.id}).data]
+    assert statuses == ["draft", "open", "paid"]

@@ -139,9 +139,13 @@ def bill_period(account: Account, subscription: Object, behavior: str) -> Object
     return _invoice(account, subscription, plan_lines(subscription, period), behavior)
 
 
+def _waiting(account: Account, subscription: Object) -> list[Object]:
+    return drafts.pending_items(account, subscription["customer"], subscription["currency"], subscription["id"])
+
+
 def bill_pending(account: Account, subscription: Object, behavior: str) -> None:
     """Invoices what waits for the customer's next invoice at once, if anything does."""
-    if drafts.pending_items(account, subscription["customer"], subscription["currency"]):
+    if _waiting(account, subscription):
         _invoice(account, subscription, [], behavior)
 
 
@@ -153,8 +157,10 @@ def _invoice(account: Account, subscription: Object, lines: list[Object], behavi
 def _add_with_lines(account: Account, draft: Object, lines: list[Object], with_pending: bool = True) -> Object:
     """Keeps a draft with these lines, and with what waited for the customer's next invoice."""
     account.add(draft)
-    pending = drafts.pending_items(account, draft["customer"], draft["currency"]) if with_pending else []
-    lines = lines + drafts.take_items(account, draft, pending)
+    if with_pending:
+        subscription_id = drafts.subscription_of(draft)
+        pending = drafts.pending_items(account, draft["customer"], draft["currency"], subscription_id)
+        lines = lines + drafts.take_items(account, draft, pending)
     return account.save(drafts.set_lines(draft, lines), "invoice.created")
 
 
@@ -187,7 +193,7 @@ def _renew(account: Account, subscription: Object) -> None:
 
 
 def _leave_as_draft(account: Account, subscription: Object, draft: Object, lines: list[Object]) -> None:
-    if subscription["pause_collection"]:
+    if subscription["pause_collection"] or subscription["status"] == "unpaid":
         draft["auto_advance"] = False
     else:
         moment = draft["created"] + account.settings.finalize_after_s
@@ -197,7 +203,7 @@ def _leave_as_draft(account: Account, subscription: Object, draft: Object, lines
 
 def _end_at_period_end(account: Account, subscription: Object) -> None:
     """What waits to be invoiced is still charged at the end of the period, on an invoice of its own."""
-    if drafts.pending_items(account, subscription["customer"], subscription["currency"]):
+    if _waiting(account, subscription):
         draft = draft_for(account, subscription, "subscription_cycle")
         end(account, subscription, "cancellation_requested")
         _leave_as_draft(account, subscription, draft, [])

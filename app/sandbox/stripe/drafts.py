@@ -129,7 +129,7 @@ def line_of_item(item: Object) -> Object:
         "invoice_item": item["id"],
         "proration": item["proration"],
         "proration_details": {"credited_items": None},
-        "subscription": item["parent"]["subscription_details"]["subscription"] if item["parent"] else None,
+        "subscription": _subscription_of_item(item) if item["parent"] else None,
     }
     parent = {
         "type": "invoice_item_details",
@@ -201,9 +201,15 @@ def _line(
     }
 
 
-def pending_items(account: Account, customer_id: str, currency: str) -> list[Object]:
-    """What waits for a customer's next invoice, the oldest first."""
-    return account.find("invoiceitem", customer=customer_id, invoice=Null(), currency=currency)[::-1]
+def pending_items(account: Account, customer_id: str, currency: str, subscription_id: str | None) -> list[Object]:
+    """What waits for an invoice of a customer, the oldest first. What was made for one subscription waits for
+    an invoice of that one."""
+    waiting = account.find("invoiceitem", customer=customer_id, invoice=Null(), currency=currency)[::-1]
+    return [item for item in waiting if not item["parent"] or _subscription_of_item(item) == subscription_id]
+
+
+def _subscription_of_item(item: Object) -> str:
+    return str(item["parent"]["subscription_details"]["subscription"])
 
 
 def take_items(account: Account, invoice: Object, items: list[Object]) -> list[Object]:

@@ -11,7 +11,7 @@ from app.sandbox.stripe.intervals import period_end
 from app.sandbox.stripe.objects import Object, list_object, new_id
 from app.sandbox.stripe.operations import Call, Operations
 from app.sandbox.stripe.params import Clearable, DatedListParams, Metadata, Params, SearchParams, Strict
-from app.sandbox.stripe.resources.customers import get_customer
+from app.sandbox.stripe.resources.customers import before_delete, get_customer
 from app.sandbox.stripe.resources.payment_methods import resolve
 from app.sandbox.stripe.search import search
 
@@ -77,7 +77,7 @@ def create(call: Call[InvoiceCreate]) -> Object:
     _schedule(account, draft)
     account.add(draft)
     if params.pending_invoice_items_behavior == "include":
-        pending = drafts.pending_items(account, customer["id"], draft["currency"])
+        pending = drafts.pending_items(account, customer["id"], draft["currency"], params.subscription)
         drafts.set_lines(draft, drafts.take_items(account, draft, pending))
     return account.save(draft, "invoice.created")
 
@@ -201,12 +201,20 @@ def _preview_of_items(account: Account, params: InvoicePreview) -> Object:
 
 
 def _preview(account: Account, draft: Object, lines: list[Object]) -> Object:
-    pending = drafts.pending_items(account, draft["customer"], draft["currency"])
+    subscription_id = drafts.subscription_of(draft)
+    pending = drafts.pending_items(account, draft["customer"], draft["currency"], subscription_id)
     if not lines and not pending:
         raise InvalidState(f"No upcoming invoices for customer: {draft['customer']}", code="invoice_upcoming_none")
     draft["id"] = new_id("upcoming_in")
     draft["starting_balance"] = get_customer(account, draft["customer"])["balance"]
     return drafts.set_lines(draft, lines + [drafts.line_of_item(item) for item in pending])
+
+
+@before_delete
+def _ask_no_more(account: Account, customer: Object) -> None:
+    """Nothing of a deleted customer is finalized or charged by itself any more."""
+    for invoice in account.find("invoice", customer=customer["id"], status=["draft", "open"]):
+        account.save(invoice | {"auto_advance": False, "next_payment_attempt": None, "_due": None})
 
 
 def _set_due_date(invoice: Object, params: InvoiceFields) -> None:
