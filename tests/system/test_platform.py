@@ -1,0 +1,207 @@
+"""What the platform and the reader of the API get: health, metrics over all processes, the description, the docs."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.sandbox.stripe import StripeSandbox
+from tests.conftest import wait_until
+from tests.processes import Process
+from tests.system.scene import JANE, Mailbox, Site, drain, one, sign_up, sql
+
+UNDESCRIBED = {
+    "/",
+    "/signup",
+    "/signup/<uuid:signup_id>",
+    "/account",
+    "/docs",
+    "/openapi.json",
+    "/static/<path:filename>",
+}
+"""Pages for people, and the description itself."""
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every number of a scrape, by its name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def total(numbers: dict[Any, float], name: str, **labels: str) -> float:
+    return sum(
+        value for (found, have), value in numbers.items() if found == name and labels.items() <= dict(have).items()
+    )
+
+
+def test_health_and_readiness(web: FlaskClient) -> None:
+    assert (web.get("/healthz").status_code, web.get("/healthz").text) == (200, "ok\n")
+    assert (web.get("/readyz").status_code, web.get("/readyz").text) == (200, "ready\n")
+
+
+def test_metrics_add_up_over_both_web_processes_and_the_worker(
+    start_web: Callable[..., Site], start_worker: Callable[..., Process], tmp_path: Path
+) -> None:
+    folder = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
+    site = start_web(**folder)
+    start_worker(**folder)
+    for n in range(20):
+        assert site.post("/api/v1/customers", {"email": f"user{n}@example.com", "name": "User"}).status == 202
+    site.post("/api/v1/customers", {"email": "nobody"})
+    wait_until(lambda: one("SELECT count(*) FROM signups WHERE status = 'provisioned'") == 20, 60, "20 provisioned")
+    wait_until(lambda: one("SELECT count(*) FROM jobs WHERE state = 'running'") == 0, what="idle workers")
+    scrapes = [samples(site.get("/metrics").text) for _ in range(8)]  # whichever process answers
+    for seen in scrapes:
+        requests = "tallyhook_http_requests_total"
+        assert total(seen, requests, route="/api/v1/customers", status="202") == 20
+        assert total(seen, requests, route="/api/v1/customers", status="422") == 1
+        assert total(seen, "tallyhook_http_request_duration_seconds_count", route="/api/v1/customers") == 21
+        for job in ("create_customer", "create_stripe_customer", "issue_api_key", "send_welcome_email"):
+            assert total(seen, "tallyhook_job_attempts_total", job=job, outcome="succeeded") == 20
+            assert total(seen, "tallyhook_job_duration_seconds_count", job=job) == 20
+        assert total(seen, "tallyhook_jobs", state="waiting") == 0
+        assert 0 <= total(seen, "tallyhook_relay_lag_seconds") < 30
+
+
+def test_metrics_tell_what_the_ledger_holds(web: FlaskClient) -> None:
+    sign_up(web)
+    sql("UPDATE jobs SET run_at = clock_timestamp() - interval '1 hour'")
+    sign_up(web, email="john@example.com")
+    sql("INSERT INTO queue_pauses (queue) VALUES ('mail')")
+    seen = samples(web.get("/metrics").text)
+    assert total(seen, "tallyhook_jobs", queue="provisioning", state="waiting") == 2
+    assert 3600 <= total(seen, "tallyhook_queue_oldest_waiting_seconds", queue="provisioning") < 3700
+    assert total(seen, "tallyhook_queue_paused", queue="mail") == 1
+    assert total(seen, "tallyhook_queue_paused", queue="provisioning") == 0
+
+
+def test_metrics_have_no_series_that_a_sender_can_make(site: Site) -> None:
+    def ask(n: int) -> None:
+        site.ask(f"METHOD{n}", f"/api/v1/nothing/{n}")
+        site.get(f"/api/v1/signups/01900000-0000-7000-8000-{n:012}")
+        site.get("/api/v1/billing/status", X_API_Key=f"rsolv_{n:043}", X_Request_Id=f"id-{n}")
+        site.get("/metrics")
+
+    for n in range(20):  # until each of the processes has answered each of them
+        ask(n)
+    before = samples(site.get("/metrics").text).keys()
+    for n in range(100, 120):
+        ask(n)
+    assert samples(site.get("/metrics").text).keys() == before
+
+
+def test_metrics_tell_no_address_and_no_key(web: FlaskClient, mailbox: Mailbox) -> None:
+    sign_up(web)
+    drain()
+    text = web.get("/metrics").text
+    assert "jane" not in text
+    assert mailbox.mail().key not in text
+
+
+# the description
+
+
+@pytest.fixture
+def description(web: FlaskClient) -> dict[str, Any]:
+    answer = web.get("/openapi.json")
+    assert answer.content_type == "application/json"
+    return dict(answer.json)
+
+
+def test_every_route_is_described_or_left_out_on_purpose(application: Flask, description: dict[str, Any]) -> None:
+    for rule in application.url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        methods = {method.lower() for method in rule.methods or ()} - {"head", "options"}
+        if rule.rule not in UNDESCRIBED:
+            assert methods <= description["paths"][path].keys(), rule
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], (method, path)
+            assert operation["responses"].keys() - {"429", "503"}, (method, path)
+
+
+def test_the_description_is_openapi_3_1(description: dict[str, Any]) -> None:
+    assert description["openapi"].startswith("3.1")
+    for name, schema in description["components"]["schemas"].items():
+        whole = {**schema, "components": description["components"]}
+        jsonschema_rs.Draft202012Validator(whole)  # raises where the schema or a reference of it is broken
+        assert name[0].isupper()
+    operations = [o for path in description["paths"].values() for o in path.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
+    for operation in operations:
+        for answer in operation["responses"].values():
+            assert answer["description"]
+            for content in answer.get("content", {}).values():
+                reference = content["schema"]["$ref"].removeprefix("#/components/schemas/")
+                assert reference in description["components"]["schemas"]
+
+
+def test_answers_are_as_described(
+    web: FlaskClient, description: dict[str, Any], mailbox: Mailbox, stripe: StripeSandbox
+) -> None:
+    def check(path: str, method: str, answer: Any) -> None:
+        described = description["paths"][path][method]["responses"][str(answer.status_code)]
+        [(media, content)] = described["content"].items()
+        assert answer.content_type == media
+        schema = {**content["schema"], "components": description["components"]}
+        jsonschema_rs.Draft202012Validator(schema).validate(answer.json)
+
+    accepted = sign_up(web)
+    check("/api/v1/customers", "post", accepted)
+    check("/api/v1/customers", "post", sign_up(web, email="nobody"))
+    check("/api/v1/signups/{signup_id}", "get", web.get(accepted.json["status_url"]))
+    drain()
+    check("/api/v1/signups/{signup_id}", "get", web.get(accepted.json["status_url"]))
+    key = {"X-API-Key": mailbox.mail().key}
+    check("/api/v1/billing/status", "get", web.get("/api/v1/billing/status", headers=key))
+    check("/api/v1/billing/status", "get", web.get("/api/v1/billing/status"))
+    check("/api/v1/api-keys", "post", web.post("/api/v1/api-keys", headers=key))
+    check("/api/v1/api-keys/{key_id}", "delete", web.delete("/api/v1/api-keys/999", headers=key))
+    job_id = one("SELECT id FROM jobs WHERE name = 'issue_api_key'")
+    check("/api/v1/jobs/{job_id}", "get", web.get(f"/api/v1/jobs/{job_id}", headers=key))
+
+
+def test_the_docs_show_every_operation(web: FlaskClient, description: dict[str, Any]) -> None:
+    page = web.get("/docs")
+    assert page.status_code == 200
+    for path, operations in description["paths"].items():
+        for method in operations:
+            assert f"{method.upper()} {path}" in page.text
+    for name in description["components"]["schemas"]:
+        assert f'id="{name}"' in page.text
+
+
+def test_the_front_door_leads_to_the_signup_form(web: FlaskClient) -> None:
+    answer = web.get("/", follow_redirects=True)
+    assert answer.status_code == 200
+    assert "<form" in answer.text
+
+
+def test_pages_for_whoever_holds_their_address_are_kept_nowhere(web: FlaskClient, mailbox: Mailbox) -> None:
+    accepted = sign_up(web)
+    drain()
+    pages = [
+        web.get(accepted.json["status_url"].replace("/api/v1/signups", "/signup")),
+        web.get(mailbox.mail().link),
+        web.get("/account?token=nonsense"),
+    ]
+    for page in pages:
+        assert page.headers["Cache-Control"] == "no-store"
+        assert page.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_the_web_process_ends_its_requests_on_sigterm(start_web: Callable[..., Site]) -> None:
+    site = start_web()
+    assert site.post("/api/v1/customers", JANE).status == 202
+    site.process.terminate()
+    assert site.process.wait() == 0
