@@ -21,9 +21,10 @@ What it deliberately does not do
     It refuses a parameter that it does not know, also where Stripe knows it: nothing is silently ignored. Not there:
     payment methods other than cards, manual capture, charges without an intent, metered and tiered prices, coupons,
     taxes, schedules, `/v1/subscription_items`, `mode=payment` at checkout, Connect, `/v2`. All items of a
-    subscription share one period, and show their price as it was when it was chosen. A test clock has done its work when `advance` answers (which still says
-    `advancing`). Search sees changes to an object it knows at once. An event's `created` is the sandbox's time, also
-    for what a test clock caused. The log of requests and the faults are in memory alone.
+    subscription share one period, and show their price as it was when it was chosen. A test clock has done its work
+    when `advance` answers (which still says `advancing`). Search sees changes to an object it knows at once. An
+    event's `created` is the sandbox's time, also for what a test clock caused. The log of requests and the faults are
+    in memory alone.
 
 How it is built
     `server` reads HTTP, `api` takes a request through faults, keys and validation to an operation in `resources`,
