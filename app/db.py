@@ -25,7 +25,8 @@ _SESSION = {
     # Seconds a caller may hang before it is told no. A sender then gets 503; a job is retried.
     "statement_timeout": "15s",
     "lock_timeout": "5s",
-    "idle_in_transaction_session_timeout": "60s",
+    # A frozen process must not keep a row for longer than its lease lasts.
+    "idle_in_transaction_session_timeout": "8s",
 }
 
 

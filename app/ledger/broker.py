@@ -34,7 +34,7 @@ class _BellConsumer:
             return None
         try:
             self._client.blpop([self._key], timeout=self._idle_s)
-        except redis.ConnectionError as error:
+        except (redis.ConnectionError, redis.TimeoutError) as error:
             raise dramatiq.ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
         message = next(self._inner)
         return None if message is None else self._understood(message)

@@ -35,6 +35,7 @@ class Claim:
     serialize_by: str | None
     correlation_id: str | None
     customer_id: int | None
+    crashed: bool
     created_at: datetime
     busy_s: float
     wait_s: float
@@ -47,10 +48,12 @@ class Claim:
 #   ten thousand jobs of one customer are not read again by every claim (failures.md 41). The finish of
 #   the job that they wait for brings back the next.
 # chosen: a job that has failed or crashed before is claimed alone, so that one which kills its worker
-#   takes nobody with it a second time.
+#   takes nobody with it a second time. Those that go along have no start yet: if the worker dies before
+#   their turn, the attempt costs them nothing.
 _CLAIM = """
 WITH candidate AS MATERIALIZED (
-    SELECT id, serialize_by, run_at, attempt = spared AS fresh
+    SELECT id, serialize_by, run_at,
+           attempt = spared AND error_kind IS DISTINCT FROM 'crashed' AS fresh
     FROM jobs
     WHERE queue = %(queue)s AND state IN ('queued', 'retrying') AND NOT blocked
       AND run_at <= clock_timestamp() AND name = ANY(%(names)s)
@@ -82,12 +85,14 @@ WITH candidate AS MATERIALIZED (
     SELECT id, row_number() OVER w AS place, bool_and(fresh) OVER w AS along
     FROM judged WHERE NOT must_wait WINDOW w AS (ORDER BY run_at, id)
 ), claimed AS (
-    UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp(),
+    UPDATE jobs SET state = 'running', attempt = attempt + 1,
+        started_at = CASE WHEN place = 1 THEN clock_timestamp() END,
         lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM chosen
     WHERE jobs.id = chosen.id AND (place = 1 OR along)
-    RETURNING jobs.id, name, queue, key, payload, attempt, attempt - spared, max_attempts, serialize_by, correlation_id,
-        customer_id, created_at, coalesce(extract(epoch FROM clock_timestamp() - busy_since), 0)::float8,
+    RETURNING place, jobs.id, name, queue, key, payload, attempt, attempt - spared, max_attempts, serialize_by,
+        correlation_id, customer_id, error_kind IS NOT DISTINCT FROM 'crashed', created_at,
+        coalesce(extract(epoch FROM clock_timestamp() - busy_since), 0)::float8,
         extract(epoch FROM clock_timestamp() - run_at)::float8
 )
 SELECT (SELECT count(*) FROM parked), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true
@@ -126,9 +131,9 @@ def claim(db: Connection, *, queue: str, names: list[str], closed: list[str], ow
             if not isinstance(error.orig, psycopg.errors.UniqueViolation):
                 raise
             continue
-        claims = [Claim(*row[1:]) for row in rows if row[1] is not None]
-        if claims or rows[0][0] == 0:
-            return sorted(claims, key=lambda claimed: claimed.job_id)
+        claimed = sorted((row for row in rows if row[1] is not None), key=lambda row: row[1])
+        if claimed or rows[0][0] == 0:
+            return [Claim(*row[2:]) for row in claimed]
 
 
 def extend_leases(db: Connection, held: list[tuple[UUID, int]]) -> set[UUID]:

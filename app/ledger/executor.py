@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -23,6 +23,7 @@ from app.ledger.command import COMMANDS, Command
 from app.ledger.errors import BACKOFF, AlreadyDone, Busy, Held, JobError, LostLease, Permanent
 from app.ledger.finish import finish, hold_lease
 from app.ledger.states import State
+from app.ledger.turns import Turns
 from app.logs import describe, describe_with_frames, log
 from app.metrics import ATTEMPTS, DURATION, REFUSED, WAITED
 
@@ -148,8 +149,11 @@ def judge(claimed: Claim, error: BaseException) -> _Ending:
 class _Held:
     """What a thread holds: the job that it runs, and those that it claimed along and has not begun."""
 
-    claims: list[Claim] = field(default_factory=list)
-    began: float = 0.0
+    claims: list[Claim]
+    began: float
+    """When the job at hand began (monotonic seconds)."""
+    renewed: float
+    """When the leases were last taken or extended (monotonic seconds)."""
 
 
 class Executor:
@@ -163,6 +167,7 @@ class Executor:
         self._closed = closed_gates
         self._names = sorted(HANDLERS)
         self._mean_s: dict[str, float] = {}
+        self._turns = Turns()
         self._lock = threading.Lock()
         self._held: dict[int, _Held] = {}
         self._stopping = threading.Event()
@@ -202,27 +207,44 @@ class Executor:
             while not self._stopping.is_set():
                 mean = self._mean_s.get(queue, _BATCH_S)
                 limit = max(1, min(_BATCH, int(_BATCH_S / mean)))
-                claims = claim(db, queue=queue, names=self._names, closed=self._closed, owner=self.owner, limit=limit)
-                if not claims:
-                    return
-                if len(claims) == limit:
-                    ring(queue, claims[0].name)  # there may be more: enlist another thread
-                self._run_batch(db, claims)
+                with self._turns.shared():
+                    claims = claim(
+                        db, queue=queue, names=self._names, closed=self._closed, owner=self.owner, limit=limit
+                    )
+                    if not claims:
+                        return
+                    if len(claims) == limit:
+                        ring(queue, claims[0].name)  # there may be more: enlist another thread
+                    if not claims[0].crashed:
+                        self._run_batch(db, claims)
+                if claims[0].crashed:
+                    self._run_alone(db, claims)
                 if time.monotonic() > until:
                     ring(queue, claims[0].name)
                     return
 
+    def _run_alone(self, db: Connection, claims: list[Claim]) -> None:
+        """Run a job that was claimed alone because it crashed before, with nothing beside it in this process."""
+        with self._turns.alone(LEASE_S / 2) as free:
+            if free:
+                self._run_batch(db, claims)
+            else:
+                self._hand_back(claims, "handed back: it must run alone, and others run", delay_s=1)
+
     def _run_batch(self, db: Connection, claims: list[Claim]) -> None:
-        mine = _Held(list(claims), time.monotonic())
+        now = time.monotonic()
+        mine = _Held(list(claims), began=now, renewed=now)
         me = threading.get_ident()
         with self._lock:
             self._held[me] = mine
         try:
             for claimed in claims:
                 with self._lock:
+                    now = mine.began = time.monotonic()
                     if claimed not in mine.claims:
                         continue  # handed back meanwhile
-                    mine.began = time.monotonic()
+                    if now - mine.renewed > LEASE_S:
+                        break  # this process was frozen: the rest belongs to others by now
                 self._run_one(db, claimed)
                 with self._lock:
                     if claimed in mine.claims:
@@ -299,7 +321,7 @@ class Executor:
                 traceback=describe_with_frames(ending.error) if unexpected and ending.error else None,
             )
 
-    def _hand_back(self, claims: list[Claim], why: str) -> None:
+    def _hand_back(self, claims: list[Claim], why: str, delay_s: float = 0) -> None:
         for claimed in claims:
             try:
                 with self._engine.connect() as db, transaction(db):
@@ -310,7 +332,9 @@ class Executor:
                         duration_s=0,
                         state=State.QUEUED,
                         outcome="handed_back",
+                        delay_s=delay_s,
                         spare=True,
+                        error_kind="crashed" if claimed.crashed else None,
                         error_message=why,
                     )
                 ring(claimed.queue, claimed.name)
@@ -341,4 +365,8 @@ class Executor:
         self._hand_back(waiting, "handed back: the job before it is slow")
         if leases:
             with self._engine.connect() as db:
-                extend_leases(db, leases)
+                kept = extend_leases(db, leases)
+            with self._lock:
+                for held in self._held.values():
+                    if any(c.job_id in kept for c in held.claims):
+                        held.renewed = now

@@ -26,6 +26,7 @@ WITH moved AS (
         run_at = CASE WHEN %(delay)s::float8 IS NULL THEN run_at
                       ELSE clock_timestamp() + make_interval(secs => %(delay)s) END,
         lease_owner = NULL, lease_until = NULL,
+        started_at = coalesce(started_at, clock_timestamp() - make_interval(secs => %(duration)s)),
         finished_at = CASE WHEN %(finished)s THEN clock_timestamp() END,
         busy_since = CASE WHEN %(busy)s THEN coalesce(busy_since, clock_timestamp()) END,
         error_kind = %(error_kind)s, error_message = %(error_message)s, result = %(result)s

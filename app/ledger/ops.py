@@ -134,7 +134,7 @@ def show_job(db: Connection, job_id: UUID) -> dict[str, Any]:
         history.append(
             {
                 "attempt": row.attempt,
-                "started_at": row.started_at.isoformat(),
+                "started_at": row.started_at and row.started_at.isoformat(),
                 "ended_at": None,
                 "worker": row.lease_owner,
                 "outcome": "running",

@@ -16,7 +16,7 @@ from structlog.contextvars import bound_contextvars
 
 from app.db import after_commit, get_database_url, make_engine, transaction
 from app.ledger.bell import ring
-from app.ledger.command import COMMANDS, queues
+from app.ledger.command import COMMANDS
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import BACKOFF
 from app.logs import log
@@ -29,21 +29,24 @@ _FROZEN_S = 8
 
 _LEADER_LOCK = 7_205_759_404
 
-# A worker that stopped without an outcome: the attempt counts, the job runs again soon.
+# A worker that stopped without an outcome: the attempt counts, the job runs again soon. What it had claimed
+# along and not begun counts nothing.
 _RECLAIM = """
 WITH expired AS MATERIALIZED (
-    SELECT id, lease_owner, attempt - spared >= max_attempts AS used_up,
-           least(%(cap)s, %(base)s * 2 ^ (attempt - spared - 1)) AS delay
+    SELECT id, lease_owner, started_at IS NULL AS unbegun,
+           started_at IS NOT NULL AND attempt - spared >= max_attempts AS used_up,
+           least(%(cap)s, %(base)s * 2 ^ greatest(attempt - spared - 1, 0)) * (0.5 + random() / 2) AS delay
     FROM jobs WHERE state = 'running' AND lease_until < clock_timestamp()
     LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE jobs SET state = CASE WHEN used_up THEN 'dead' ELSE 'retrying' END,
         finished_at = CASE WHEN used_up THEN clock_timestamp() END,
-        run_at = clock_timestamp() + make_interval(secs => delay),
+        run_at = clock_timestamp() + make_interval(secs => delay), spared = spared + unbegun::int,
         lease_owner = NULL, lease_until = NULL, error_kind = 'crashed',
         error_message = 'its worker stopped without an outcome'
     FROM expired WHERE jobs.id = expired.id
-    RETURNING jobs.id, attempt, started_at, expired.lease_owner AS worker, state, error_message, name
+    RETURNING jobs.id, attempt, coalesce(started_at, clock_timestamp()) AS started_at,
+        expired.lease_owner AS worker, state, error_message, name
 ), history AS (
     INSERT INTO job_attempts (job_id, attempt, started_at, ended_at, worker, outcome, error_kind, error_message)
     SELECT id, attempt, started_at, clock_timestamp(), worker, 'crashed', 'crashed', error_message FROM moved
@@ -82,26 +85,39 @@ WHERE blocked AND id IN (
 )
 """
 
-_DUE = """
-SELECT queue, job.name
-FROM unnest(%(queues)s::text[]) AS queue CROSS JOIN LATERAL (
+# Every queue with jobs that wait, by jumping from one to the next in the index: those of a newer release, too.
+_WAITING_QUEUES = """
+WITH RECURSIVE waiting (queue) AS (
+    SELECT min(queue) FROM jobs WHERE state IN ('queued', 'retrying') AND NOT blocked
+    UNION ALL
+    SELECT (SELECT min(queue) FROM jobs
+            WHERE state IN ('queued', 'retrying') AND NOT blocked AND jobs.queue > waiting.queue)
+    FROM waiting WHERE waiting.queue IS NOT NULL
+)
+"""
+
+_DUE = f"""
+{_WAITING_QUEUES}
+SELECT waiting.queue, job.name
+FROM waiting CROSS JOIN LATERAL (
     SELECT name FROM jobs
-    WHERE jobs.queue = queue.queue AND state IN ('queued', 'retrying') AND NOT blocked
+    WHERE jobs.queue = waiting.queue AND state IN ('queued', 'retrying') AND NOT blocked
       AND run_at <= clock_timestamp() AND (gate IS NULL OR gate <> ALL(%(closed)s))
     ORDER BY run_at LIMIT 1
 ) AS job
-WHERE queue.queue NOT IN (SELECT queue FROM queue_pauses)
-"""
+WHERE waiting.queue NOT IN (SELECT queue FROM queue_pauses)
+"""  # noqa: S608  (put together of constants)
 
-_NEXT_DUE = """
+_NEXT_DUE = f"""
+{_WAITING_QUEUES}
 SELECT extract(epoch FROM min(job.run_at) - clock_timestamp())::float8
-FROM unnest(%(queues)s::text[]) AS queue CROSS JOIN LATERAL (
+FROM waiting CROSS JOIN LATERAL (
     SELECT run_at FROM jobs
-    WHERE jobs.queue = queue.queue AND state IN ('queued', 'retrying') AND NOT blocked
+    WHERE jobs.queue = waiting.queue AND state IN ('queued', 'retrying') AND NOT blocked
       AND run_at > clock_timestamp()
     ORDER BY run_at LIMIT 1
 ) AS job
-"""
+"""  # noqa: S608  (put together of constants)
 
 _MARK = """
 INSERT INTO relay_status (leader, swept_at) VALUES (%(leader)s, clock_timestamp())
@@ -156,7 +172,7 @@ class Relay:
         """One round; returns the seconds to wait before the next."""
         with transaction(db):
             self._reclaim(db)
-            switches = {"closed": self._closed, "queues": queues()}
+            switches = {"closed": self._closed}
             for statement in (_HOLD, _RELEASE, _UNBLOCK):
                 db.exec_driver_sql(statement, switches)
             self._keep_calendar(db)

@@ -174,7 +174,9 @@ def test_a_job_that_always_kills_its_worker_ends_dead_and_its_neighbours_succeed
     with relay_running():
         _keep_killing(processes, threads=1)
         wait_until(lambda: states() == {"succeeded": 80, "dead": 1}, what="the killer dead, its neighbours done")
-    assert outcomes(killer) == ["crashed"] * 3
+    assert set(outcomes(killer)) == {"crashed"}
+    assert show(killer)["attempts"] == 3
+    assert len(outcomes(killer)) <= 4, "once, at most, it was killed in a batch before its start was written down"
     assert effects_per_job() == dict.fromkeys(range(80), 1)
     assert max(len(outcomes(job_id)) for job_id in neighbours) <= 2, "it takes nobody with it a second time"
 

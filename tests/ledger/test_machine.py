@@ -165,9 +165,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self._end(claimed, "retrying")
         job.used -= waits
 
-    def _after_a_crash(self, claimed: Claim) -> str:
+    def _after_a_crash(self, claimed: Claim, begun: bool) -> str:
+        """What was claimed along with another job, and not begun, has used nothing."""
         job = self.jobs[claimed.job_id]
-        return "dead" if job.used >= job.max_attempts else "retrying"
+        job.used -= not begun
+        return "dead" if begun and job.used >= job.max_attempts else "retrying"
+
+    def _begun(self) -> set[UUID]:
+        return {job_id for (job_id,) in sql("SELECT id FROM jobs WHERE state = 'running' AND started_at IS NOT NULL")}
 
     def _end(self, claimed: Claim, state: str) -> None:
         del self.current[claimed.job_id]
@@ -180,10 +185,10 @@ class LedgerMachine(RuleBasedStateMachine):
         """A worker stops for long enough to lose its lease, and may try to commit after that."""
         job_id = data.draw(st.sampled_from(sorted(self.current)))
         sql("UPDATE jobs SET lease_until = clock_timestamp() - interval '1 s' WHERE id = %(id)s", id=job_id)
-        claimed = self.current[job_id]
+        claimed, begun = self.current[job_id], job_id in self._begun()
         self.stale.append(claimed)
         self._sweep()
-        self._end(claimed, self._after_a_crash(claimed))
+        self._end(claimed, self._after_a_crash(claimed, begun))
         sql("UPDATE jobs SET run_at = clock_timestamp() WHERE id = %(id)s", id=job_id)
 
     def _sweep(self) -> None:
@@ -257,8 +262,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.gate_closed = False
         self.pause_or_resume(paused=False)
         sql("UPDATE jobs SET lease_until = clock_timestamp() - interval '1 s' WHERE state = 'running'")
+        begun = self._begun()
         for claimed in list(self.current.values()):
-            self._end(claimed, self._after_a_crash(claimed))
+            self._end(claimed, self._after_a_crash(claimed, claimed.job_id in begun))
         self._sweep()
         sql("UPDATE jobs SET run_at = clock_timestamp() WHERE state = 'retrying'")
         for _ in range(3 * len(self.jobs)):
