@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -76,8 +77,12 @@ def drain() -> None:
 
 
 def time_passes() -> None:
-    """Whatever waits for its time is due."""
-    sql("UPDATE jobs SET run_at = clock_timestamp() WHERE state IN ('queued', 'retrying')")
+    """So much that whatever waits for its time is due."""
+    sql(
+        "UPDATE jobs SET run_at = clock_timestamp(),"
+        " busy_since = busy_since - greatest(run_at - clock_timestamp(), interval '0')"
+        " WHERE state IN ('queued', 'retrying')"
+    )
 
 
 def drain_to_the_end(rounds: int = 60) -> None:
@@ -269,10 +274,8 @@ class Site:
             sent.setdefault("Content-Type", "application/json")
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may refuse a body before its end
                 connection.request(method, path, body, sent)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the server has answered and closed before the end of a body that it does not want
             response = connection.getresponse()
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:

@@ -87,12 +87,11 @@ def test_an_api_key_is_limited_and_another_one_is_not(web: FlaskClient, configur
 def test_api_rate_limits_hold_over_all_web_processes_at_once(start_web: Callable[..., Site]) -> None:
     sites = [start_web(API_RATE_LIMIT="20/minute"), start_web(API_RATE_LIMIT="20/minute")]
     key = key_of("jane@example.com").secret
-    calls = [partial(sites[n % 2].get, "/api/v1/billing/status", X_API_Key=key) for n in range(40)]
+    calls = [partial(sites[n % 2].get, "/api/v1/billing/status", X_API_Key=key) for n in range(60)]
     answers = at_once(*calls)
-    # A minute of the clock may end in the middle: then two windows are counted.
     statuses = Counter(answer.status for answer in answers)
-    assert statuses[200] + statuses[429] == 40
-    assert statuses[200] in (20, 40) or 20 < statuses[200] < 40
+    assert statuses.keys() == {200, 429}, statuses
+    assert statuses[200] >= 20  # more where a minute of the clock ended in the middle: then two are counted
     assert all(int(answer.headers["retry-after"]) > 0 for answer in answers if answer.status == 429)
 
 

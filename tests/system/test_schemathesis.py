@@ -1,4 +1,4 @@
-"""Every operation of /openapi.json, asked in ways that nobody thinks of: no 5xx, and no answer that is not described."""
+"""Every operation of /openapi.json, asked in ways that nobody thinks of: no 5xx, and nothing undescribed."""
 
 import json
 
