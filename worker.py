@@ -4,7 +4,6 @@ Every kind of job is an actor by its name, and every actor does the same when a 
 its queue in the ledger. There is no retry middleware on purpose: retries live in the ledger (law 3).
 """
 
-import sys
 from functools import partial
 
 import dramatiq
@@ -19,7 +18,7 @@ from app.ledger.command import COMMANDS
 from app.ledger.executor import HANDLERS, Executor
 from app.ledger.gates import closed_gates
 from app.logs import configure_logs, log
-from app.settings import SettingsError, get_settings
+from app.settings import settings_or_exit
 
 
 class _Lifecycle(Middleware):
@@ -56,9 +55,5 @@ def make_broker() -> BellBroker:
 
 
 configure_logs()
-try:
-    if problems := get_settings().problems():
-        raise SettingsError(problems)
-except SettingsError as error:
-    sys.exit("\n".join(error.problems))
+settings_or_exit()
 dramatiq.set_broker(make_broker())

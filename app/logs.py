@@ -26,10 +26,11 @@ _SECRET = re.compile(
     r"|(?<![\w-])(?:\d[ -]?){12,18}\d(?![\w-])"  # a card number
     r"|(?i:(?<=bearer )[\w.~+/=-]{8,})"
     r"|(?<=[?&]token=)[\w.~-]+"  # our signed links
+    r"|(?i:(?<=password=)[^&\s'\"]+)"
 )
-_EMAIL = re.compile(r"([A-Za-z0-9])[\w.+%'-]*(@[\w-]+(?:\.[\w-]+)+)")
+_EMAIL = re.compile(r"""([^\s"'<>()\[\],;:=@])[^\s"'<>()\[\],;:@]*@((?:[\w-]+\.)+[\w-]{2,})""")
 _HIDDEN_KEYS = re.compile(r"(?i)(api_?key|authorization|cookie|password|secret|token|card|cvc|signature)$")
-_MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|(?i:bearer )|token=|(?:\d[ -]?){13}")
+_MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|(?i:bearer |password=)|token=|(?:\d[ -]?){13}")
 
 
 def redact_text(text: str) -> str:

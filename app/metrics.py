@@ -6,12 +6,12 @@
 import os
 from pathlib import Path
 
-from app.settings import get_settings
+from app.settings import home_folder
 
 
 def _share_between_processes() -> None:
     """Must run before prometheus_client is imported: it chooses its storage at import."""
-    folder = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(get_settings().tallyhook_home / "metrics")))
+    folder = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(home_folder() / "metrics")))
     folder.mkdir(parents=True, exist_ok=True)
 
 

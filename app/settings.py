@@ -6,13 +6,16 @@ settings cannot leak them.
 
 import os
 import secrets
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from limits import parse_many
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 EMBEDDED_ENV = "embedded.env"
@@ -33,6 +36,28 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _address(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        try:
+            urlsplit(value).port  # noqa: B018  (looking is what checks it)
+        except ValueError:
+            raise ValueError("is not an address (is the password percent-encoded?)") from None
+        return value
+
+    return AfterValidator(check)
+
+
+def _rate_limit(value: str) -> str:
+    try:
+        parse_many(value)
+    except ValueError:
+        raise ValueError("is not a rate limit such as 10/hour") from None
+    return value
+
+
+RateLimit = Annotated[str, AfterValidator(_rate_limit)]
 SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 Cents = Annotated[int, Field(ge=0)]
 
@@ -45,11 +70,11 @@ class Settings(BaseSettings):
     tallyhook_env: Literal["development", "staging", "production"] = "development"
     tallyhook_home: Path = Path(".tallyhook")
 
-    database_url: str | None = None
-    redis_url: str | None = None
+    database_url: Annotated[str, _address("postgresql")] | None = None
+    redis_url: Annotated[str, _address("redis", "rediss")] | None = None
 
     stripe_secret_key: SecretStr | None = None
-    stripe_api_base: str = "https://api.stripe.com"
+    stripe_api_base: Annotated[str, _address("https", "http")] = "https://api.stripe.com"
     stripe_webhook_secrets: SecretList = ()
     github_webhook_secrets: SecretList = ()
 
@@ -64,9 +89,9 @@ class Settings(BaseSettings):
     billing_enabled: bool = True
     auto_provision: bool = True
 
-    signup_rate_limit: str = "10/hour"
-    api_rate_limit: str = "600/minute"
-    webhook_rate_limit: str | None = None
+    signup_rate_limit: RateLimit = "10/hour"
+    api_rate_limit: RateLimit = "600/minute"
+    webhook_rate_limit: RateLimit | None = None
 
     payg_fix_cents: Cents = 1500
     teams_month_cents: Cents = 49900
@@ -153,16 +178,23 @@ def unknown_settings() -> list[str]:
     return sorted(given - known)
 
 
+def _given(name: str, otherwise: str) -> str:
+    return os.environ.get(name) or dotenv_values(".env").get(name) or otherwise
+
+
+def home_folder() -> Path:
+    """TALLYHOOK_HOME, without a look at any other setting."""
+    return Path(_given("TALLYHOOK_HOME", ".tallyhook"))
+
+
 def load_settings() -> Settings:
     """Read the settings afresh: the environment first, then `.env`, then what `up` embedded here.
 
     Raises:
         SettingsError: a value does not have the form that its setting needs.
     """
-    env = dotenv_values(".env")
-    home = Path(os.environ.get("TALLYHOOK_HOME") or env.get("TALLYHOOK_HOME") or ".tallyhook")
-    mode = os.environ.get("TALLYHOOK_ENV") or env.get("TALLYHOOK_ENV") or "development"
-    files = [".env"] if mode == "production" else [str(home / EMBEDDED_ENV), ".env"]
+    production = _given("TALLYHOOK_ENV", "development") == "production"
+    files = [".env"] if production else [str(home_folder() / EMBEDDED_ENV), ".env"]
     try:
         return Settings(_env_file=files)
     except ValidationError as error:
@@ -178,3 +210,14 @@ def get_settings() -> Settings:
         SettingsError: see `load_settings`.
     """
     return load_settings()
+
+
+def settings_or_exit() -> Settings:
+    """The settings of a process that is to serve; ends the process with a line for each reason if it cannot."""
+    try:
+        settings = get_settings()
+        if problems := settings.problems():
+            raise SettingsError(problems)
+    except SettingsError as error:
+        sys.exit("\n".join(error.problems))
+    return settings

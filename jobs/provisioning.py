@@ -7,7 +7,7 @@ four steps, finds everything there, and ends in a sign-in mail.
 from app.contracts.provisioning import CreateCustomer, CreateStripeCustomer, IssueApiKey, SendWelcomeEmail
 from app.customers import accounts, api_keys, signups
 from app.ledger.enqueue import enqueue
-from app.ledger.errors import Held
+from app.ledger.errors import Held, Permanent
 from app.ledger.executor import Run, handles
 from app.mail import messages
 from app.mail.links import account_url
@@ -23,6 +23,8 @@ def create_customer(run: Run[CreateCustomer]) -> None:
     signup_id = run.payload.signup_id
     with run.transaction() as db:
         signup = signups.get(db, signup_id)
+        if signup.status == "rejected":
+            raise Permanent("the signup was rejected: `tallyhook signups approve` takes that back")
         held = not get_settings().auto_provision and signup.approved_at is None
         if held:
             signups.set_status(db, signup_id, "awaiting_approval")
@@ -85,7 +87,6 @@ def send_welcome_email(run: Run[SendWelcomeEmail]) -> None:
         ref = f"sign-in:{job.signup_id}"
         send(messages.sign_in(to=customer.email, name=customer.name, account_url=link, ref=ref, date=date))
     with run.finish() as db:
-        if secret is not None:
-            api_keys.wipe_sealed(db, customer.id)
-            accounts.mark_welcomed(db, customer.id)
+        api_keys.wipe_sealed(db, customer.id)
+        accounts.mark_welcomed(db, customer.id)
         signups.set_status(db, job.signup_id, "provisioned")

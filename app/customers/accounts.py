@@ -70,5 +70,6 @@ def set_stripe_customer(db: Connection, customer_id: int, stripe_customer_id: st
 
 
 def mark_welcomed(db: Connection, customer_id: int) -> None:
-    """The welcome mail has been handed over."""
-    db.execute(update(customers).where(customers.c.id == customer_id).values(welcomed_at=func.clock_timestamp()))
+    """A mail has told the customer of the account; the first time counts."""
+    first_time = func.coalesce(customers.c.welcomed_at, func.clock_timestamp())
+    db.execute(update(customers).where(customers.c.id == customer_id).values(welcomed_at=first_time))

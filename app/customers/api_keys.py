@@ -2,12 +2,15 @@
 
 The cache is Redis', shared by all web processes. A revocation writes a tombstone there before it
 commits; filling the cache never overwrites anything (`SET NX`), so a process that read the key just
-before the revocation cannot put it back. Without Redis every request asks PostgreSQL.
+before the revocation cannot put it back. Without Redis every request asks PostgreSQL, and what was
+cached before a process (re)connected to Redis it does not believe: a revocation may have missed it.
 """
 
 import hashlib
 import secrets
+import time
 from dataclasses import dataclass
+from functools import cache
 
 import redis
 from sqlalchemy import Connection, func, insert, select, update
@@ -15,7 +18,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from app.customers.seal import seal, unseal
 from app.customers.tables import api_keys
 from app.db import transaction
-from app.ledger.bell import get_redis
+from app.ledger.bell import get_redis, make_redis
 from app.logs import log
 
 PREFIX = "rsolv_"
@@ -90,25 +93,41 @@ def revoke(db: Connection, customer_id: int, key_id: int) -> bool:
     return True
 
 
+_connected_at = 0.0
+"""When this process last made a connection to the cache (seconds since 1970): before, it may have been away."""
+
+
+def _connect(connection: redis.Connection) -> None:
+    global _connected_at
+    _connected_at = time.time()
+    connection.on_connect()
+
+
+@cache
+def _cache() -> redis.Redis:
+    return make_redis(0.5, redis_connect_func=_connect)
+
+
 def authenticate(secret: str) -> int | None:
     """The id of the customer whose key this is; None for an unknown or revoked one."""
     if not secret.startswith(PREFIX) or len(secret) > 100:
         return None
     digest = _hash(secret)
     try:
-        cached = get_redis().get(_cache_name(digest))
-    except redis.RedisError:
+        cached = _cache().get(_cache_name(digest))
+        if cached == _TOMBSTONE:
+            return None
+        if isinstance(cached, bytes):
+            customer_id, cached_at = cached.split(b":")
+            if float(cached_at) > _connected_at:
+                return int(customer_id)
+        found = _look_up(digest)
+        if found is not None:
+            _cache().set(_cache_name(digest), f"{found}:{time.time()}", ex=CACHED_S, nx=True)
+    except redis.RedisError as error:
+        log.warning("api_key.cache_failed", error=type(error).__name__)
         return _look_up(digest)
-    if cached is not None:
-        assert isinstance(cached, bytes)
-        return None if cached == _TOMBSTONE else int(cached)
-    customer_id = _look_up(digest)
-    if customer_id is not None:
-        try:
-            get_redis().set(_cache_name(digest), customer_id, ex=CACHED_S, nx=True)
-        except redis.RedisError as error:
-            log.warning("api_key.cache_failed", error=type(error).__name__)
-    return customer_id
+    return found
 
 
 def _look_up(digest: str) -> int | None:

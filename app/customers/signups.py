@@ -172,7 +172,7 @@ def approve(db: Connection, signup_id: UUID, *, actor: str, reason: str | None =
     db.execute(
         update(signups).where(signups.c.id == signup_id).values(status="queued", approved_at=func.clock_timestamp())
     )
-    free = ops.requeue if state == State.CANCELLED else ops.release
+    free = ops.release if state == State.HELD else ops.requeue
     free(db, job_id, actor=actor, reason=reason)
     ops.record(db, actor=actor, action="approve", subject=f"signup:{signup_id}", reason=reason)
 

@@ -32,7 +32,10 @@ def _shared() -> FixedWindowRateLimiter:
     if url is None:
         return _alone
     storage = storage_from_string(
-        url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, retry=Retry(NoBackoff(), 0)  # type: ignore[arg-type]
+        url,
+        socket_timeout=_PATIENCE_S,
+        socket_connect_timeout=_PATIENCE_S,
+        retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]
     )
     return FixedWindowRateLimiter(storage)
 

@@ -5,9 +5,9 @@ import struct
 from typing import Any
 
 from app.logs import json_formatter
-from app.settings import get_settings
+from app.settings import settings_or_exit
 
-bind = f"0.0.0.0:{get_settings().port}"
+bind = f"0.0.0.0:{settings_or_exit().port}"
 worker_class = "gthread"
 workers = 2
 threads = 16

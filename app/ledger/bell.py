@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from functools import cache
+from typing import Any
 
 import dramatiq
 import redis
@@ -23,8 +24,8 @@ _MUTE_S = 1.0
 """After a failed ring, seconds in which this process does not try again."""
 
 
-def make_redis(timeout_s: float) -> redis.Redis:
-    """A client on REDIS_URL that gives up after `timeout_s` seconds and tries a broken connection once more.
+def make_redis(timeout_s: float, **options: Any) -> redis.Redis:
+    """A client on REDIS_URL that gives up after `timeout_s` seconds, and tries a failed command once more.
 
     Raises:
         SettingsError: REDIS_URL is not set.
@@ -32,8 +33,9 @@ def make_redis(timeout_s: float) -> redis.Redis:
     url = get_settings().redis_url
     if url is None:
         raise SettingsError(["REDIS_URL is not set and `tallyhook up` is not running here"])
+    retry = Retry(NoBackoff(), 1)
     client: redis.Redis = redis.Redis.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
+        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry, **options
     )
     return client
 

@@ -88,7 +88,8 @@ def _asking() -> Iterator[None]:
         status = error.http_status or 0
         if status >= 500 and (error.headers or {}).get("Idempotent-Replayed") == "true":
             raise StoredFailure(summary) from None
-        if status in (409, 429) or status >= 500:
+        # A bare APIError is an answer that is not Stripe's: a proxy's page, half a body.
+        if status in (409, 429) or status >= 500 or type(error) is stripe.APIError:
             raise Unavailable(summary, retry_after=_retry_after(error)) from None
         if status in (401, 403):
             raise Transient(summary) from None  # a key to be mended by ops: not the job's fault for ever
