@@ -100,7 +100,7 @@ _connected_at = 0.0
 def _connect(connection: redis.Connection) -> None:
     global _connected_at
     _connected_at = time.time()
-    connection.on_connect()
+    connection.on_connect()  # type: ignore[no-untyped-call]
 
 
 @cache

@@ -31,7 +31,9 @@ _RULES: dict[str, tuple[str, str]] = {
             ELSE 'due for over ten minutes in a queue that is not paused: is a worker running?' END
         FROM jobs WHERE (state = 'running' AND lease_until < clock_timestamp() - interval '1 minute')
             OR (state IN ('queued', 'retrying') AND run_at < clock_timestamp() - interval '10 minutes'
-                AND NOT blocked AND queue NOT IN (SELECT queue FROM queue_pauses))
+                AND queue NOT IN (SELECT queue FROM queue_pauses)
+                AND NOT (blocked AND EXISTS (SELECT FROM jobs AS first WHERE first.serialize_by = jobs.serialize_by
+                    AND first.state IN ('queued', 'retrying', 'running') AND NOT first.blocked)))
         """,
     ),
     "signup_has_job": (
@@ -57,7 +59,7 @@ _RULES: dict[str, tuple[str, str]] = {
         SELECT 'customer:' || id, 'has no Stripe customer, and no job is open that would make one'
         FROM customers WHERE stripe_customer_id IS NULL AND NOT EXISTS (
             SELECT FROM jobs WHERE jobs.customer_id = customers.id AND name = 'create_stripe_customer'
-                AND state NOT IN ('succeeded', 'cancelled'))
+                AND state NOT IN ('succeeded', 'dead', 'cancelled'))
         """,
     ),
     "customer_has_one_first_key": (

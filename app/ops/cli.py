@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import redis
@@ -39,6 +40,13 @@ cli.add_typer(queues_app, name="queues")
 cli.add_typer(signups_app, name="signups")
 cli.add_typer(db_app, name="db")
 cli.command()(demo)
+
+
+@cli.callback()
+def begin(context: typer.Context) -> None:
+    # Standard output is for what was asked for; only what serves logs there.
+    if context.invoked_subcommand not in ("up", "relay", "demo"):
+        configure_logs(Path("/dev/stderr"))
 
 
 @cli.command()
