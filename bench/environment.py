@@ -166,6 +166,8 @@ class Environment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C would leave half of it behind
         self._started.close()
 
     def _start(self, started: ExitStack) -> None:

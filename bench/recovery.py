@@ -32,6 +32,8 @@ def measure(env: Environment) -> None:
             env.report.doing(f"recovery: a worker is killed at work, round {number} of {rounds}")
             waits += _round(env, workers, number * _JOBS)
             workers = [worker for worker in workers if worker.alive] + [start_worker()]
+        for worker in workers:
+            worker.kill()  # it would wait for the first attempts of the others, which never end
     how = f"from SIGKILL to the handler of the second attempt; worst of {len(waits)} jobs in {rounds} rounds"
     env.report.add(
         Figure("recovery of a killed worker's job", max(waits), "s", waits, target=10, at_most=True, how=how)
