@@ -42,7 +42,7 @@ def redact_text(text: str) -> str:
         text = text.encode("utf-8", "replace").decode().replace("\x00", "")
     if not _MAYBE.search(text):  # most strings by far: one quick scan
         return text
-    return _EMAIL.sub(r"\1***\2", _SECRET.sub("[redacted]", text))
+    return _EMAIL.sub(r"\1***@\2", _SECRET.sub("[redacted]", text))
 
 
 def redact(value: Any) -> Any:
