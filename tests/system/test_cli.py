@@ -309,6 +309,11 @@ def test_an_audit_against_a_stripe_that_is_away_is_told_in_a_line() -> None:
     assert "Stripe" in done.stderr
 
 
+def test_json_stays_json_while_something_is_logged() -> None:
+    done = run("audit", "--stripe", "--json", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert json.loads(done.stdout)["ok"]
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
