@@ -70,6 +70,17 @@ def test_a_key_that_was_revoked_while_redis_was_down_is_refused_when_redis_is_ba
     assert [ask(site, jane.secret) for _ in range(8)] == [401] * 8
 
 
+@pytest.mark.parametrize("harm", ["cut", "freeze"])
+def test_a_revocation_by_a_process_that_cannot_tell_redis_is_heard_by_the_other_processes(
+    site: Site, start_web: Callable[..., Site], redis_cable: Cable, jane: api_keys.ApiKey, harm: str
+) -> None:
+    lonely = start_web(REDIS_URL=through(redis_cable))
+    assert [ask(site, jane.secret) for _ in range(8)] == [200] * 8
+    getattr(redis_cable, harm)()
+    assert revoke(lonely, jane) == 204
+    assert [ask(each, jane.secret) for each in (site, lonely) * 8] == [401] * 16
+
+
 def test_a_process_that_read_the_key_just_before_its_revocation_does_not_cache_it_after(
     site: Site, jane: api_keys.ApiKey
 ) -> None:
