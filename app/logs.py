@@ -28,7 +28,7 @@ _SECRET = re.compile(
     r"|(?<=[?&]token=)[\w.~-]+"  # our signed links
     r"|(?i:(?<=password=)[^&\s'\"]+)"
 )
-_EMAIL = re.compile(r"""([^\s"'<>()\[\],;:=@])[^\s"'<>()\[\],;:@]*@((?:[\w-]+\.)+[\w-]{2,})""")
+_EMAIL = re.compile(r"""([^\s"'<>()\[\],;:=@])[^\s"'<>()\[\],;:@]{0,64}@((?:[\w-]{1,63}\.){1,8}[\w-]{2,63})""")
 _HIDDEN_KEYS = re.compile(r"(?i)(api_?key|authorization|cookie|password|secret|token|card|cvc|signature)$")
 _MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|(?i:bearer |password=)|token=|(?:\d[ -]?){13}")
 

@@ -1,8 +1,20 @@
 """Keeping the house in order."""
 
-from app.contracts.upkeep import PruneLedger
+import redis
+
+from app.contracts.upkeep import BuryApiKey, PruneLedger
+from app.customers import api_keys
+from app.ledger.errors import Busy
 from app.ledger.executor import Run, handles
 from app.ledger.retention import prune_jobs, prune_keys
+
+
+@handles(BuryApiKey)
+def bury_api_key(run: Run[BuryApiKey]) -> None:
+    try:
+        api_keys.bury(run.payload.digest)
+    except redis.RedisError as error:
+        raise Busy(f"Redis cannot be reached: {type(error).__name__}") from None
 
 
 @handles(PruneLedger)

@@ -84,6 +84,7 @@ def _scratch_redis() -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    assert "app.settings" not in sys.modules, "a conftest imports the application before its scratch database is there"
     if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
         home = Path(tempfile.mkdtemp(prefix="tallyhook-test-"))
         home.chmod(0o755)  # the embedded PostgreSQL runs as another user than root
@@ -120,6 +121,8 @@ def clean_slate() -> None:
     from app.ledger.bell import get_redis
 
     with transaction() as db:
+        database = db.exec_driver_sql("SELECT current_database()").scalar_one()
+        assert database in os.environ["DATABASE_URL"], f"{database} is not the scratch database of this run"
         tables = db.exec_driver_sql(
             "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
             " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"

@@ -3,6 +3,17 @@
 from app.ledger.command import Command
 
 
+class BuryApiKey(Command, queue="upkeep"):
+    """Overrule what the cache holds of a revoked key, once Redis can be reached again."""
+
+    digest: str
+    """The key's SHA-256, in hex."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"bury_api_key:{self.digest}"
+
+
 class PruneLedger(Command, queue="upkeep", every=3600):
     """Delete finished jobs after 30 days and free keys after 90."""
 

@@ -15,10 +15,12 @@ from functools import cache
 import redis
 from sqlalchemy import Connection, func, insert, select, update
 
+from app.contracts.upkeep import BuryApiKey
 from app.customers.seal import seal, unseal
 from app.customers.tables import api_keys
 from app.db import transaction
 from app.ledger.bell import get_redis, make_redis
+from app.ledger.enqueue import enqueue
 from app.logs import log
 
 PREFIX = "rsolv_"
@@ -86,11 +88,22 @@ def revoke(db: Connection, customer_id: int, key_id: int) -> bool:
     if digest is None:
         return False
     try:
-        # Longer than any request that has read the key and not yet cached it can take.
-        get_redis().set(_cache_name(digest), _TOMBSTONE, ex=2 * CACHED_S)
+        bury(digest)
     except redis.RedisError as error:
+        # Others may still reach the cache that we cannot: a worker goes on trying.
         log.warning("api_key.tombstone_failed", error=type(error).__name__)
+        enqueue(db, BuryApiKey(digest=digest))
     return True
+
+
+def bury(digest: str) -> None:
+    """Write the tombstone of a revoked key, for longer than any request that has read the key and not yet
+    cached it can take.
+
+    Raises:
+        redis.RedisError: it could not be written.
+    """
+    get_redis().set(_cache_name(digest), _TOMBSTONE, ex=2 * CACHED_S)
 
 
 _connected_at = 0.0
