@@ -257,7 +257,7 @@ def process_with(data):
     command = [sys.executable, "-m", "app.sandbox.stripe", "--port", "0", "--data", str(data)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            url = process.stdout.readline().removeprefix("ready ").strip()
+            url = process.stdout.readline().removeprefix("Stripe sandbox: ").strip()
             client = stripe.StripeClient("sk_test_1", base_addresses={"api": url}, max_network_retries=0)
             yield process, client.v1, SandboxControl(url)
         finally:

@@ -19,7 +19,7 @@ def serve(
     rate_limit: Annotated[float | None, typer.Option(help="Requests a second; none without it.")] = None,
     search_lag: Annotated[float, typer.Option(help="Seconds before search finds a new object.")] = 60,
 ) -> None:
-    """A sandbox that speaks Stripe's API. Prints `ready URL` once it serves."""
+    """A sandbox that speaks Stripe's API. Prints `Stripe sandbox: URL` once it serves."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -36,7 +36,7 @@ def serve(
     except OSError as error:
         raise typer.BadParameter(f"cannot listen on {host}:{port}: {error.strerror}") from error
     with sandbox:
-        typer.echo(f"ready {sandbox.url}")
+        typer.echo(f"Stripe sandbox: {sandbox.url}")
         stopped.wait()
 
 
