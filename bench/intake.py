@@ -49,16 +49,17 @@ def measure(env: Environment) -> None:
     rounds = env.size(4, 1)
     bare, ours, middle, slow = [], [], [], []
     env.clear()
-    with _gunicorn(env, "bench.bare_web:app") as bare_port, _gunicorn(env, "web:app") as port:
-        for number in range(1, rounds + 1):
-            load = {"connections": CONNECTIONS, "seconds": seconds, "warmup": warmup}
-            env.report.doing(f"intake: the bare view, round {number} of {rounds}")
-            bare.append(send_signups(bare_port, **load)["rate"])
-            env.report.doing(f"intake: signups, round {number} of {rounds}")
+    load = {"connections": CONNECTIONS, "seconds": seconds, "warmup": warmup}
+    for number in range(1, rounds + 1):
+        env.report.doing(f"intake: the bare view, round {number} of {rounds}")
+        with _gunicorn(env, "bench.bare_web:app") as port:
+            bare.append(send_signups(port, **load)["rate"])
+        env.report.doing(f"intake: signups, round {number} of {rounds}")
+        with _gunicorn(env, "web:app") as port:
             accepted = send_signups(port, **load)
-            ours.append(accepted["rate"])
-            middle.append(percentile(accepted["latencies_ms"], 0.5))
-            slow.append(percentile(accepted["latencies_ms"], 0.99))
+        ours.append(accepted["rate"])
+        middle.append(percentile(accepted["latencies_ms"], 0.5))
+        slow.append(percentile(accepted["latencies_ms"], 0.99))
     stored, jobs = (env.database.value(f"SELECT count(*) FROM {table}") for table in ("signups", "jobs"))
     assert stored == jobs >= sum(ours) * seconds, f"{stored} signups, {jobs} jobs: fewer than were accepted"
     how = f"gunicorn as in the Procfile, {CONNECTIONS} keep-alive connections, {seconds} s a round, no workers"
