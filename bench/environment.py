@@ -47,7 +47,7 @@ WORKER_ENV = {"STRIPE_SECRET_KEY": "sk_test_none"}
 """Settings that a worker checks for at its start and the benchmark's jobs do not use."""
 
 
-def wait_for(condition: Callable[[], V], what: str, timeout_s: float = 120.0, every_s: float = 0.02) -> V:
+def wait_for(condition: Callable[[], V | None], what: str, timeout_s: float = 120.0, every_s: float = 0.02) -> V:
     """The first true value of `condition`.
 
     Raises:
@@ -93,6 +93,15 @@ class Process:
     def output(self) -> str:
         """All that it and its children have printed."""
         return self._output.read_text(errors="replace")
+
+    def wait_for_output(self, text: str, times: int = 1) -> None:
+        """Wait until it has printed `text` so many times."""
+
+        def printed() -> bool:
+            self.check()
+            return self.output.count(text) >= times
+
+        wait_for(printed, f"{text.strip()!r} in the output")
 
     def kill(self) -> None:
         """SIGKILL for it and its children, at once."""
@@ -265,7 +274,7 @@ class Environment:
         """The relay, leading."""
         url = (database or self.database).url
         with self.process("-m", "bench.ledger_relay", "relay", DATABASE_URL=url, **WORKER_ENV) as relay:
-            wait_for(lambda: "relay.leads" in relay.output or relay.check(), "the relay")
+            relay.wait_for_output("relay.leads")
             yield relay
 
     def clear(self) -> None:

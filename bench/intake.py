@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from app.sandbox.embedded import free_port
-from bench.environment import WORKER_ENV, Environment, wait_for
+from bench.environment import WORKER_ENV, Environment
 from bench.report import of_rounds, percentile
 
 _numbers = count(0, 10_000_000)
@@ -39,7 +39,7 @@ def _gunicorn(env: Environment, app: str) -> Iterator[int]:
     port = free_port()
     command = ["-m", "gunicorn", "-c", "python:app.intake.server", app]
     with env.process(*command, PORT=str(port), **WORKER_ENV) as server:
-        wait_for(lambda: server.output.count("Booting worker") >= 2 or server.check(), "gunicorn")
+        server.wait_for_output("Booting worker", times=2)
         yield port
 
 

@@ -2,6 +2,7 @@
 
 import random
 import time
+from functools import partial
 
 from app.db import transaction
 from app.ledger.enqueue import enqueue
@@ -24,7 +25,7 @@ def measure(env: Environment) -> None:
             began = time.monotonic()
             with transaction() as db:
                 enqueue(db, BenchStart(n=n))
-            started = wait_for(lambda n=n: _started(env, n), f"the start of job {n}", 30, every_s=0.01)
+            started = wait_for(partial(_started, env, n), f"the start of job {n}", 30, every_s=0.01)
             if n >= first:
                 waits.append(1000 * (started - began))
             time.sleep(random.uniform(0.02, 0.08))  # at no fixed phase of whatever ticks in a worker

@@ -57,9 +57,9 @@ def _round(env: Environment, workers: list[Process], first: int) -> list[float]:
         "SELECT monotonic_s FROM bench_starts JOIN jobs ON n = (payload ->> 'n')::bigint AND name = 'bench_long'"
         " WHERE id = ANY(%(lost)s::uuid[])"
     )
-    started = wait_for(
-        lambda: len(found := env.database.column(query, {"lost": lost})) == len(lost) and found,
-        "the second attempt",
-        60,
-    )
-    return [at - killed for at in started]
+
+    def second_attempts() -> list[float] | None:
+        found = env.database.column(query, {"lost": lost})
+        return found if len(found) == len(lost) else None
+
+    return [at - killed for at in wait_for(second_attempts, "the second attempt", 60)]

@@ -23,7 +23,7 @@ def measure(env: Environment) -> None:
     command = ["-m", "app.ops.cli", "up", "--workers", "2", "--port", str(port)]
     with env.process(*command, TALLYHOOK_HOME=str(home), PROMETHEUS_MULTIPROC_DIR=str(home / "metrics")) as up:
         env.report.doing("system: tallyhook up")
-        wait_for(lambda: "\nready " in up.output or up.check(), "tallyhook up")
+        up.wait_for_output("\nready ")
         _provision(env, home / "mail", port, 8)
         for number in range(1, rounds + 1):
             env.report.doing(f"system: {senders} signups at once, round {number} of {rounds}")
