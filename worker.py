@@ -15,8 +15,9 @@ import jobs  # noqa: F401  (registers every handler)
 from app.ledger.bell import make_redis
 from app.ledger.broker import BellBroker
 from app.ledger.command import COMMANDS
-from app.ledger.executor import HANDLERS, Executor
+from app.ledger.executor import Executor
 from app.ledger.gates import closed_gates
+from app.ledger.run import HANDLERS
 from app.logs import configure_logs, log
 from app.settings import settings_or_exit
 

@@ -2,7 +2,7 @@
 
 import time
 
-from app.ledger.executor import Run, handles
+from app.ledger.run import Run, handles
 from bench.commands import BenchLong, BenchStart, BenchWrite
 
 

@@ -8,7 +8,7 @@ from app.contracts.provisioning import CreateCustomer, CreateStripeCustomer, Iss
 from app.customers import accounts, api_keys, signups
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import Held, Permanent
-from app.ledger.executor import Run, handles
+from app.ledger.run import Run, handles
 from app.mail import messages
 from app.mail.links import account_url
 from app.mail.transport import send

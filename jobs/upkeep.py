@@ -5,8 +5,8 @@ import redis
 from app.contracts.upkeep import BuryApiKey, PruneLedger
 from app.customers import api_keys
 from app.ledger.errors import Busy
-from app.ledger.executor import Run, handles
 from app.ledger.retention import prune_jobs, prune_keys
+from app.ledger.run import Run, handles
 
 
 @handles(BuryApiKey)

@@ -11,7 +11,8 @@ import pytest
 from app.db import get_engine, transaction
 from app.ledger.claim import LEASE_S, Claim, claim
 from app.ledger.errors import LostLease
-from app.ledger.executor import Executor, Run
+from app.ledger.executor import Executor
+from app.ledger.run import Run
 from app.settings import get_settings
 from tests.conftest import wait_until
 from tests.ledger.commands import EVENT, Act, leave_effect

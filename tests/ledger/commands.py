@@ -16,7 +16,7 @@ from app.db import get_engine, transaction
 from app.ledger.command import Command
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import AlreadyDone, Busy, Held, Permanent, Transient, Unavailable
-from app.ledger.executor import Run, handles
+from app.ledger.run import Run, handles
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS test_begun (

@@ -24,9 +24,10 @@ from app.ledger import ops
 from app.ledger.claim import Claim, claim
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import AlreadyDone, Busy, Held, JobError, LostLease, Permanent, Transient
-from app.ledger.executor import Run, judge
+from app.ledger.executor import judge
 from app.ledger.finish import finish
 from app.ledger.relay import Relay
+from app.ledger.run import Run
 from tests.ledger.commands import Act, BriefAct, GatedAct, leave_effect
 from tests.ledger.scene import make_tables, sql
 
