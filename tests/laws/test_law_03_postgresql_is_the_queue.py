@@ -35,6 +35,7 @@ def test_a_wake_up_says_that_there_is_work_and_nothing_else() -> None:
 def test_jobs_that_wait_when_redis_is_emptied_all_run_once(processes: Processes) -> None:
     """failures.md 10."""
     submit(*(Act(n=n) for n in range(300)))
+    wait_until(lambda: get_redis().llen("dramatiq:test"), what="the ring")  # or it would come after the loss
     get_redis().flushdb()
     processes.start_worker(WORKER, threads=4)
     with relay_running():
