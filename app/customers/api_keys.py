@@ -9,11 +9,13 @@ cached before a process (re)connected to Redis it does not believe: a revocation
 import hashlib
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import redis
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from app.contracts.upkeep import BuryApiKey
 from app.customers.seal import seal, unseal
@@ -75,6 +77,15 @@ def sealed_first(db: Connection, customer_id: int) -> str | None:
 def wipe_sealed(db: Connection, customer_id: int) -> None:
     """Forget the readable first key."""
     db.execute(update(api_keys).where(api_keys.c.customer_id == customer_id, api_keys.c.first).values(sealed=None))
+
+
+def active(db: Connection, customer_id: int) -> Sequence[Row[Any]]:
+    """The customer's keys that work, oldest first: `id` and `created_at`. What they are is not kept."""
+    return db.execute(
+        select(api_keys.c.id, api_keys.c.created_at)
+        .where(api_keys.c.customer_id == customer_id, api_keys.c.revoked_at.is_(None))
+        .order_by(api_keys.c.id)
+    ).all()
 
 
 def revoke(db: Connection, customer_id: int, key_id: int) -> bool:

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response as WsgiResponse
 
 from app.billing.status import billing_status
 from app.contracts.http import SignupBody
-from app.customers import accounts, signups
+from app.customers import accounts, api_keys, signups
 from app.db import transaction
 from app.intake.bodies import read_body
 from app.intake.problems import Problem
@@ -61,11 +61,12 @@ def account() -> Response:
         with transaction() as db:
             customer = accounts.get(db, customer_id)
             status = billing_status(db, customer_id)
+            keys = api_keys.active(db, customer_id)
     except BadLink as error:
         return _private(render_template("badlink.html", reason=str(error)), 403)
     except accounts.NoSuchCustomer:
         return _private(render_template("badlink.html", reason="This account no longer exists."), 403)
-    return _private(render_template("account.html", customer=customer, status=status))
+    return _private(render_template("account.html", customer=customer, status=status, keys=keys))
 
 
 def _private(page: str, status: int = 200) -> Response:

@@ -1,6 +1,7 @@
 """From a signup to a customer who can work (seed: "Connect Systems", "Load Testing", "Error Handling")."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -142,6 +143,18 @@ def test_the_welcome_mail_carries_the_key_that_works_and_a_link_that_opens_the_a
     assert "jane@example.com" in page.text
     assert mail.key not in page.text
     assert web.get(mail.link[:-2]).status_code == 403
+
+
+def test_the_account_page_names_the_keys_so_that_their_owner_can_revoke_them(
+    web: FlaskClient, mailbox: Mailbox
+) -> None:
+    sign_up(web)
+    drain()
+    mail = mailbox.mail("jane@example.com")
+    [path] = re.findall(r"DELETE (/api/v1/api-keys/\d+)", web.get(mail.link).text)
+    assert web.delete(path, headers={"X-API-Key": mail.key}).status_code == 204
+    assert web.get("/api/v1/billing/status", headers={"X-API-Key": mail.key}).status_code == 401
+    assert path not in web.get(mail.link).text
 
 
 def test_the_sealed_key_is_wiped_by_the_delivery_of_its_mail(
