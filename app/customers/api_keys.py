@@ -11,8 +11,8 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
-from typing import Any
 
 import redis
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -79,7 +79,7 @@ def wipe_sealed(db: Connection, customer_id: int) -> None:
     db.execute(update(api_keys).where(api_keys.c.customer_id == customer_id, api_keys.c.first).values(sealed=None))
 
 
-def active(db: Connection, customer_id: int) -> Sequence[Row[Any]]:
+def active(db: Connection, customer_id: int) -> Sequence[Row[int, datetime]]:
     """The customer's keys that work, oldest first: `id` and `created_at`. What they are is not kept."""
     return db.execute(
         select(api_keys.c.id, api_keys.c.created_at)
