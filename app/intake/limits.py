@@ -57,18 +57,23 @@ def spend(limit: str, scope: str, who: str) -> None:
         Problem: 429 with Retry-After: the budget of this window is used up.
     """
     for item in _parsed(limit):
-        limiter = _hit(item, scope, who)
-        if limiter is not None:
-            seconds = max(1, int(limiter.get_window_stats(item, scope, who).reset_time - time.time()) + 1)
+        seconds = _count(item, scope, who)
+        if seconds:
             raise Problem(429, f"Too many requests: the limit is {item}.", headers={"Retry-After": str(seconds)})
 
 
-def _hit(item: RateLimitItem, scope: str, who: str) -> FixedWindowRateLimiter | None:
-    """Count; returns the limiter that says no, if one does."""
+def _count(item: RateLimitItem, scope: str, who: str) -> int:
+    """Count one; returns the seconds until a used-up budget is renewed, 0 while it is not used up."""
     global _away_until
     if time.monotonic() >= _away_until:
         try:
-            return None if _shared().hit(item, scope, who) else _shared()
+            return _count_with(_shared(), item, scope, who)
         except RedisError:
             _away_until = time.monotonic() + _AWAY_S
-    return None if _alone.hit(item, scope, who) else _alone
+    return _count_with(_alone, item, scope, who)
+
+
+def _count_with(limiter: FixedWindowRateLimiter, item: RateLimitItem, scope: str, who: str) -> int:
+    if limiter.hit(item, scope, who):
+        return 0
+    return max(1, int(limiter.get_window_stats(item, scope, who).reset_time - time.time()) + 1)
