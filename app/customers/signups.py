@@ -1,8 +1,11 @@
 """Signups: what was asked for, how far it has come, and who let it through."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, Row, func, select, update
 from uuid_utils.compat import uuid7
@@ -10,7 +13,7 @@ from uuid_utils.compat import uuid7
 from app.contracts.provisioning import STEPS, CreateCustomer
 from app.customers.tables import signups
 from app.ledger import ops
-from app.ledger.enqueue import enqueue
+from app.ledger.enqueue import NewJob, insert, prepare
 from app.ledger.states import State
 from app.ledger.tables import job_keys, jobs
 
@@ -49,29 +52,54 @@ class NotAwaiting(Exception):
         super().__init__(f"signup {signup_id} is {status}, not awaiting approval")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A signup to be kept, and the job that begins it."""
+
+    id: UUID
+    wanted: NewSignup
+    idempotency_key: str | None
+    job: NewJob
+
+
+class Accepted(NamedTuple):
+    """The signup that answers a request. `duplicate`: its Idempotency-Key was seen before."""
+
+    id: UUID
+    duplicate: bool
+
+
+def ask(wanted: NewSignup, idempotency_key: str | None) -> Asked:
+    """What `accept` keeps of a request."""
+    signup_id = uuid7()
+    return Asked(signup_id, wanted, idempotency_key, prepare(CreateCustomer(signup_id=signup_id)))
+
+
 # Text, because it is the intake's hot path: building the same with Core costs as much as running it.
 _ACCEPT = """
 INSERT INTO signups (id, email, name, plan, source, idempotency_key)
-VALUES (%(id)s, %(email)s, %(name)s, %(plan)s, %(source)s, %(idempotency_key)s)
+SELECT id, email, name, plan, source, idempotency_key
+FROM jsonb_to_recordset(%(rows)s) AS new (id uuid, email text, name text, plan text, source text, idempotency_key text)
+ORDER BY idempotency_key
 ON CONFLICT (idempotency_key) DO NOTHING
+RETURNING id
 """
 
 
-def accept(db: Connection, wanted: NewSignup, idempotency_key: str | None) -> tuple[UUID, bool]:
-    """Keep the signup and the job that begins it; returns its id, and whether the key was seen before.
+def accept(db: Connection, asked: Sequence[Asked]) -> list[Accepted | KeyReused]:
+    """Keep signups and the jobs that begin them; one answer for each, in their order. KeyReused: the key was used
+    for a signup with other content."""
+    rows = [{"id": str(a.id), "idempotency_key": a.idempotency_key, **a.wanted.model_dump()} for a in asked]
+    made = set(db.exec_driver_sql(_ACCEPT, {"rows": Jsonb(rows)}).scalars())
+    insert(db, [a.job for a in asked if a.id in made])
+    return [Accepted(a.id, duplicate=False) if a.id in made else _again(db, a) for a in asked]
 
-    Raises:
-        KeyReused: the key was used for a signup with other content.
-    """
-    signup_id = uuid7()
-    parameters = {"id": signup_id, "idempotency_key": idempotency_key, **wanted.model_dump()}
-    if db.exec_driver_sql(_ACCEPT, parameters).rowcount:
-        enqueue(db, CreateCustomer(signup_id=signup_id))
-        return signup_id, False
-    first = db.execute(select(signups).where(signups.c.idempotency_key == idempotency_key)).one()
-    if NewSignup(email=first.email, name=first.name, plan=first.plan, source=first.source) != wanted:
-        raise KeyReused
-    return first.id, True
+
+def _again(db: Connection, asked: Asked) -> Accepted | KeyReused:
+    first = db.execute(select(signups).where(signups.c.idempotency_key == asked.idempotency_key)).one()
+    if NewSignup(email=first.email, name=first.name, plan=first.plan, source=first.source) != asked.wanted:
+        return KeyReused()
+    return Accepted(first.id, duplicate=True)
 
 
 def get(db: Connection, signup_id: UUID) -> Row[Any]:

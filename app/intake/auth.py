@@ -3,7 +3,7 @@
 from flask import g, request
 
 from app.customers.api_keys import authenticate
-from app.intake.limits import digest, spend
+from app.intake.limits import Budget, digest, spend
 from app.intake.problems import Problem
 from app.settings import get_settings
 
@@ -19,7 +19,7 @@ def require_api_key() -> None:
         scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
         key = credentials.strip() if scheme.lower() == "bearer" else ""
     # Before the key is looked at, so that guessing is limited, too.
-    spend(get_settings().api_rate_limit, "api", digest(key) if key else request.remote_addr or "")
+    spend(Budget(get_settings().api_rate_limit, "api", digest(key) if key else request.remote_addr or ""))
     customer_id = authenticate(key) if key else None
     if customer_id is None:
         reason = "The API key is not valid." if key else "Send your API key in the X-API-Key header."

@@ -1,43 +1,41 @@
 """Rate limits, counted in Redis for all web processes together; in each process alone while Redis is away.
 
-On `limits`, the library under Flask-Limiter: the extension looks through its registry three times a
-request, which costs a signup more than committing it does (docs/decisions.md).
+In the notation of Flask-Limiter, read by the library under it. The extension looks through its registry three
+times a request, and the library asks Redis once for each budget, and again when one is used up: here a request
+asks Redis once (docs/decisions.md).
 """
 
 import hashlib
 import time
 from functools import cache
+from typing import NamedTuple
 
+import redis
 from limits import RateLimitItem, parse_many
-from limits.storage import MemoryStorage, storage_from_string
-from limits.strategies import FixedWindowRateLimiter
-from redis import RedisError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from limits.storage import MemoryStorage
 
 from app.intake.problems import Problem
+from app.ledger.bell import make_redis
 from app.settings import get_settings
 
-_PATIENCE_S = 0.3
 _AWAY_S = 1.0
 """Seconds without asking a Redis that has just failed."""
 
-_alone = FixedWindowRateLimiter(MemoryStorage())
+_alone = MemoryStorage()
 _away_until = 0.0
 
 
+class Budget(NamedTuple):
+    """What `who` may send under `limit` (Flask-Limiter's notation: `10/hour`, `5/minute;50/day`), counted by `scope`."""
+
+    limit: str
+    scope: str
+    who: str
+
+
 @cache
-def _shared() -> FixedWindowRateLimiter:
-    url = get_settings().redis_url
-    if url is None:
-        return _alone
-    storage = storage_from_string(
-        url,
-        socket_timeout=_PATIENCE_S,
-        socket_connect_timeout=_PATIENCE_S,
-        retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]
-    )
-    return FixedWindowRateLimiter(storage)
+def _shared() -> redis.Redis:
+    return make_redis(0.3)
 
 
 @cache
@@ -50,30 +48,35 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
-def spend(limit: str, scope: str, who: str) -> None:
-    """Count a request of `who` against `limit` (Flask-Limiter's notation: `10/hour`, `5/minute;50/day`).
+def spend(*budgets: Budget) -> None:
+    """Count a request against each of `budgets`, in windows that begin with the clock's hour, minute and so on.
 
     Raises:
-        Problem: 429 with Retry-After: the budget of this window is used up.
+        Problem: 429 with Retry-After: one of them is used up until its window ends.
     """
-    for item in _parsed(limit):
-        seconds = _count(item, scope, who)
-        if seconds:
-            raise Problem(429, f"Too many requests: the limit is {item}.", headers={"Retry-After": str(seconds)})
+    now = time.time()
+    spent = [(item, scope, who) for limit, scope, who in budgets for item in _parsed(limit)]
+    windows = {
+        item.key_for("tallyhook", scope, who, str(int(now // item.get_expiry()))): item.get_expiry()
+        for item, scope, who in spent
+    }
+    counts = _count(windows)
+    for (item, _, _), count in zip(spent, counts, strict=True):
+        if count > item.amount:
+            wait = item.get_expiry() - int(now % item.get_expiry())
+            raise Problem(429, f"Too many requests: the limit is {item}.", headers={"Retry-After": str(wait)})
 
 
-def _count(item: RateLimitItem, scope: str, who: str) -> int:
-    """Count one; returns the seconds until a used-up budget is renewed, 0 while it is not used up."""
+def _count(windows: dict[str, int]) -> list[int]:
+    """Count one in each window (by its name, with its length in seconds); returns how many it has now."""
     global _away_until
-    if time.monotonic() >= _away_until:
+    if get_settings().redis_url is not None and time.monotonic() >= _away_until:
         try:
-            return _count_with(_shared(), item, scope, who)
-        except RedisError:
+            with _shared().pipeline(transaction=False) as pipe:
+                for name, length_s in windows.items():
+                    pipe.incr(name)
+                    pipe.expire(name, length_s)
+                return [int(count) for count in pipe.execute()[::2]]
+        except redis.RedisError:
             _away_until = time.monotonic() + _AWAY_S
-    return _count_with(_alone, item, scope, who)
-
-
-def _count_with(limiter: FixedWindowRateLimiter, item: RateLimitItem, scope: str, who: str) -> int:
-    if limiter.hit(item, scope, who):
-        return 0
-    return max(1, int(limiter.get_window_stats(item, scope, who).reset_time - time.time()) + 1)
+    return [_alone.incr(name, length_s) for name, length_s in windows.items()]

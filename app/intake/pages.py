@@ -12,11 +12,12 @@ from app.customers import accounts, api_keys, signups
 from app.db import transaction
 from app.intake.bodies import read_body
 from app.intake.problems import Problem
-from app.intake.signups import limit_sender, take_signup
+from app.intake.signups import take_signup
 from app.mail.links import BadLink, open_account_token
 
 blueprint = Blueprint("pages", __name__)
 
+_FIELDS = ("email", "name", "plan")
 _FINAL = ("provisioned", "failed", "rejected")
 
 
@@ -30,17 +31,19 @@ def signup_form() -> str:
     return render_template("signup.html", given={}, errors=[])
 
 
+def _read_form() -> SignupBody:
+    read_body()
+    given = {name: request.form.get(name, "") for name in _FIELDS}
+    return SignupBody.model_validate({name: value for name, value in given.items() if value})
+
+
 @blueprint.post("/signup")
 def sign_up() -> WsgiResponse:
-    limit_sender()
-    read_body()
-    given = {name: request.form.get(name, "") for name in ("email", "name", "plan")}
     try:
-        body = SignupBody.model_validate({name: value for name, value in given.items() if value})
+        signup_id, _ = take_signup(_read_form, None)
     except ValidationError as error:
         errors = [f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_url=False)]
-        return make_response(render_template("signup.html", given=given, errors=errors), 422)
-    signup_id, _ = take_signup(body, None)
+        return make_response(render_template("signup.html", given=request.form, errors=errors), 422)
     return redirect(url_for("pages.signup_progress", signup_id=signup_id), 303)
 
 

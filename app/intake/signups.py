@@ -1,5 +1,7 @@
 """Signups: accepted here, provisioned by workers."""
 
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 from flask import Blueprint, Response, request, url_for
@@ -10,36 +12,47 @@ from app.customers import signups
 from app.customers.addresses import fold
 from app.db import transaction
 from app.intake.bodies import read_json, reply
-from app.intake.limits import digest, spend
+from app.intake.commits import GroupCommit
+from app.intake.limits import Budget, digest, spend
 from app.intake.openapi import describe
 from app.intake.problems import Problem
 from app.settings import get_settings
 
 blueprint = Blueprint("signups", __name__, url_prefix="/api/v1")
+_keep = GroupCommit(signups.accept)
 
 
-def limit_sender() -> None:
-    """Count a signup of whoever sends this request, before anything of it is read.
-
-    Raises:
-        Problem: 429
-    """
-    spend(get_settings().signup_rate_limit, "signup-sender", request.remote_addr or "")
+def _of_sender() -> Budget:
+    """How often whoever sends this request may sign up."""
+    return Budget(get_settings().signup_rate_limit, "signup-sender", request.remote_addr or "")
 
 
-def take_signup(body: SignupBody, idempotency_key: str | None) -> tuple[UUID, bool]:
-    """Commit the signup; returns its id, and whether the Idempotency-Key was seen before.
+def take_signup(read: Callable[[], SignupBody], idempotency_key: str | None) -> signups.Accepted:
+    """Commit the signup that `read` reads; returns its id, and whether the Idempotency-Key was seen before.
 
     Raises:
-        Problem: 409 the key came with another request, 429 too many signups with this address.
+        Problem: 409 the key came with another request, 429 too many signups of this sender or address.
+        whatever `read` raises: a request that does not validate is counted, too.
     """
-    wanted = signups.NewSignup(**body.model_dump())
-    spend(get_settings().signup_rate_limit, "signup-address", digest(fold(wanted.email)))
     try:
-        with transaction() as db:
-            return signups.accept(db, wanted, idempotency_key)
+        body = read()
+    except Exception:
+        spend(_of_sender())
+        raise
+    limit = get_settings().signup_rate_limit
+    wanted = signups.NewSignup(**body.model_dump())
+    spend(_of_sender(), Budget(limit, "signup-address", digest(fold(wanted.email))))
+    try:
+        return _keep.commit(signups.ask(wanted, idempotency_key))
     except signups.KeyReused:
         raise Problem(409, "This Idempotency-Key was used for a request with other content.") from None
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (1 <= len(key) <= 255 and key.isprintable()):
+        raise Problem(400, "Idempotency-Key must have 1 to 255 printable characters.")
+    return key
 
 
 @blueprint.post("/customers")
@@ -50,11 +63,7 @@ def take_signup(body: SignupBody, idempotency_key: str | None) -> tuple[UUID, bo
     headers={"Idempotency-Key": "Sending the same request again under the same key changes nothing."},
 )
 def sign_up() -> Response:
-    limit_sender()
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not (1 <= len(key) <= 255 and key.isprintable()):
-        raise Problem(400, "Idempotency-Key must have 1 to 255 printable characters.")
-    signup_id, duplicate = take_signup(read_json(SignupBody), key)
+    signup_id, duplicate = take_signup(partial(read_json, SignupBody), _idempotency_key())
     url = url_for("signups.show", signup_id=signup_id)
     status = "queued"
     if duplicate:
