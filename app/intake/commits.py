@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -15,6 +16,8 @@ from app.db import transaction
 
 _TOGETHER = 64
 """Items in one transaction, at most."""
+_COMPANY_S = 0.002
+"""While requests come faster than they can be kept one by one, how long the first waits for others."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,13 +57,17 @@ class GroupCommit(Generic[Item, Result]):
         return future.result()
 
     def _run(self) -> None:
+        shared = False
         while True:
             batch = [self._queue.get()]
+            if shared:
+                time.sleep(_COMPANY_S)
             try:
                 while len(batch) < _TOGETHER:
                     batch.append(self._queue.get_nowait())
             except Empty:
                 pass
+            shared = len(batch) > 1
             self._commit(batch)
 
     def _commit(self, batch: list[tuple[Item, "Future[Result]"]]) -> None:

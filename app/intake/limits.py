@@ -26,7 +26,7 @@ _away_until = 0.0
 
 
 class Budget(NamedTuple):
-    """What `who` may send under `limit` (Flask-Limiter's notation: `10/hour`, `5/minute;50/day`), counted by `scope`."""
+    """What `who` may send under `limit`, in Flask-Limiter's notation: `10/hour`, `5/minute;50/day`."""
 
     limit: str
     scope: str

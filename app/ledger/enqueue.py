@@ -90,7 +90,7 @@ def insert(db: Connection, new: Sequence[NewJob]) -> list[Enqueued]:
     first: dict[str, UUID] = {}
     if len(made) < len(new):
         keys = [job.row["key"] for job in new if job.id not in made]
-        first = {key: job_id for key, job_id in db.exec_driver_sql(_FIRST, {"keys": keys})}
+        first = {row.key: row.job_id for row in db.exec_driver_sql(_FIRST, {"keys": keys})}
     bells = {job.row["queue"]: job.row["name"] for job in new if job.id in made and job.row["run_at"] is None}
     for queue, name in bells.items():
         after_commit(db, partial(ring, queue, name))

@@ -36,7 +36,7 @@ WITH expired AS MATERIALIZED (
     SELECT id, lease_owner, started_at IS NULL AS unbegun,
            started_at IS NOT NULL AND attempt - spared >= max_attempts AS used_up,
            least(%(cap)s, %(base)s * 2 ^ greatest(attempt - spared - 1, 0)) * (0.5 + random() / 2) AS delay
-    FROM jobs WHERE state = 'running' AND lease_until < clock_timestamp()
+    FROM jobs WHERE lease_owner IS NOT NULL AND lease_until < clock_timestamp()
     LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE jobs SET state = CASE WHEN used_up THEN 'dead' ELSE 'retrying' END,
