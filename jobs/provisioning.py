@@ -13,7 +13,7 @@ from app.mail import messages
 from app.mail.links import account_url
 from app.mail.transport import send
 from app.settings import get_settings
-from app.stripe import calls, gateway
+from app.stripe import calls, customers
 
 APPROVAL = "approval"
 
@@ -45,10 +45,10 @@ def create_stripe_customer(run: Run[CreateStripeCustomer]) -> None:
         customer = accounts.get(db, job.customer_id)
         stripe_id = customer.stripe_customer_id
         if stripe_id is None:
-            wanted = gateway.customer_parameters(customer_id=customer.id, email=customer.email, name=customer.name)
+            wanted = customers.customer_parameters(customer_id=customer.id, email=customer.email, name=customer.name)
             call = calls.freeze(db, f"customer:{customer.id}", wanted)
     if stripe_id is None:
-        stripe_id = gateway.create_customer(call)
+        stripe_id = customers.create_customer(call)
     with run.finish() as db:
         accounts.set_stripe_customer(db, job.customer_id, stripe_id)
         enqueue(db, IssueApiKey(signup_id=job.signup_id, customer_id=job.customer_id))

@@ -3,25 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, Row, Table, Text, func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.engine import Connection
 
+from app.billing.tables import usage_entries
 from app.contracts.http import BillingStatus
 from app.customers import accounts
-from app.db import metadata
 from app.settings import get_settings
-
-usage_entries = Table(
-    "usage_entries",
-    metadata,
-    Column("id", BigInteger, primary_key=True),
-    Column("customer_id", BigInteger),
-    Column("period_start", DateTime(timezone=True)),
-    Column("fixes", Integer),
-    Column("reason", Text),
-    Column("created_at", DateTime(timezone=True)),
-)
-"""Append-only. A correction is a new entry."""
 
 
 def fixes_used(db: Connection, customer_id: int, period_start: datetime) -> int:

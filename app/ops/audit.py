@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.db import transaction
-from app.stripe import gateway
+from app.stripe import customers
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ _RULES: dict[str, tuple[str, str]] = {
 def _against_stripe(ours: dict[str, str | None]) -> Iterator[tuple[str, str]]:
     """What differs between our customers (id to Stripe's id) and those in Stripe that carry an id of ours."""
     theirs: dict[str, list[str]] = {}
-    for stripe_id, customer_id in gateway.all_customers():
+    for stripe_id, customer_id in customers.all_customers():
         theirs.setdefault(customer_id, []).append(stripe_id)
     for customer_id, expected in ours.items():
         found = theirs.get(customer_id, [])

@@ -32,7 +32,7 @@ from app.ops.supervisor import Supervisor, python
 from app.ops.system import WORKER
 from app.sandbox.stripe import SandboxControl
 from app.settings import get_settings
-from app.stripe import gateway
+from app.stripe import client as gateway
 from tests.conftest import ROOT, free_port, wait_until
 
 SIGNUPS = int(os.environ.get("FAULT_SIGNUPS", "3000"))

@@ -12,7 +12,8 @@ from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
 from app.sandbox.stripe import StripeSandbox
 from app.settings import get_settings
-from app.stripe import calls, gateway
+from app.stripe import calls
+from app.stripe import client as gateway
 from tests.conftest import wait_until
 from tests.ledger.scene import in_threads, sql, time_passes
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from app.intake import create_app
 from app.settings import get_settings
-from app.stripe import gateway
+from app.stripe import client as gateway
 from tests.ledger.scene import sql
 
 

@@ -40,7 +40,7 @@ def _forget_settings() -> None:
     """What this process has read of its settings it reads again."""
     from app.customers import seal
     from app.settings import get_settings
-    from app.stripe import gateway
+    from app.stripe import client as gateway
 
     for cached in (get_settings, gateway.client, seal._box):
         cached.cache_clear()

@@ -1,10 +1,10 @@
-"""One client, and the calls that Tallyhook makes with it."""
+"""One client, the shared limit, what Stripe's errors mean to a job, and how a call is repeated (law 6)."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import limits
 import stripe
@@ -15,6 +15,8 @@ from app.ledger.errors import Permanent, Transient, Unavailable
 from app.logs import log
 from app.settings import SettingsError, get_settings
 from app.stripe.calls import LOOK_FIRST_S, Call, renew
+
+T = TypeVar("T")
 
 _TIMEOUT_S = 20.0
 _STRIPE = "https://api.stripe.com"
@@ -68,20 +70,56 @@ class StoredFailure(Exception):
     """Stripe answers this idempotency key with a failure that it has stored, and will for 24 hours."""
 
 
+class Declined(Exception):
+    """The card's bank, or Stripe, refused (402).
+
+    `code` is Stripe's error code, `decline_code` the bank's reason where there is one; `payment_intent` the intent as
+    it is now, where it was one that was confirmed.
+    """
+
+    def __init__(self, error: stripe.CardError) -> None:
+        details = error.error
+        self.code: str = (details.code if details else None) or "card_declined"
+        self.decline_code: str | None = details.decline_code if details else None
+        intent = details.payment_intent if details else None
+        self.payment_intent: dict[str, Any] | None = intent.to_dict() if intent else None
+        super().__init__(f"the card was declined: {self.decline_code or self.code}")
+
+
+class NotFound(Permanent):
+    """Stripe has no such object, or it is not one for this key."""
+
+
+class Refused(Permanent):
+    """Stripe refused a request for what it asks (400). `code` is Stripe's."""
+
+    def __init__(self, message: str, code: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def _retry_after(error: stripe.StripeError) -> float | None:
     value = (error.headers or {}).get("Retry-After")
     return float(value) if value and value.isdigit() else None
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
+def asking() -> Iterator[None]:
     """Take a turn, and give Stripe's errors the ledger's kinds. What Stripe says of a request may quote
-    its parameters, so of the message only the type, the code and Stripe's request id go on."""
+    its parameters, so of the message only the type, the code and Stripe's request id go on.
+
+    Raises:
+        Unavailable, Transient, NotFound, Refused, Permanent: see `app.ledger.errors`.
+        Declined: 402.
+        StoredFailure: see there.
+    """
     _take_turn()
     try:
         yield
     except stripe.APIConnectionError as error:
         raise Unavailable("no answer from Stripe: the outcome is unknown until it is asked again") from error
+    except stripe.CardError as error:
+        raise Declined(error) from None
     except stripe.StripeError as error:
         code = error.error.code if error.error else None
         summary = f"Stripe answered {error.http_status} {type(error).__name__} {code or ''} ({error.request_id})"
@@ -93,59 +131,46 @@ def _asking() -> Iterator[None]:
             raise Unavailable(summary, retry_after=_retry_after(error)) from None
         if status in (401, 403):
             raise Transient(summary) from None  # a key to be mended by ops: not the job's fault for ever
-        raise Permanent(summary) from None
+        if status == 404 or code == "resource_missing":
+            raise NotFound(summary) from None
+        raise Refused(summary, code) from None
 
 
-def customer_parameters(*, customer_id: int, email: str, name: str) -> dict[str, Any]:
-    """What a customer is created with in Stripe. The metadata is how it is found again."""
-    return {"email": email, "name": name, "metadata": {"customer_id": str(customer_id)}}
+def send(call: Call, do: Callable[[Any, Any], T], find: Callable[[Call], T | None]) -> T:
+    """The object that `call` makes, or has made in an earlier attempt.
 
-
-def create_customer(call: Call) -> str:
-    """The id of the Stripe customer that `call` creates, or has created in an earlier attempt.
+    Args:
+        do: a method of the client that takes parameters and options.
+        find: looks in Stripe for what the call has made, by listing. It is asked where the idempotency key cannot be
+            relied on any more.
 
     Raises:
-        Unavailable, Transient, Permanent: see `app.ledger.errors`.
+        as `asking`, but for StoredFailure.
     """
     if call.age_s > LOOK_FIRST_S:
-        found = _find_customer(call)
+        found = find(call)
         if found is not None:
             return found
         with transaction() as db:
             call = renew(db, call)
     try:
-        with _asking():
-            created = client().v1.customers.create(
-                call.parameters,  # type: ignore[arg-type]  # frozen as JSON
-                {"idempotency_key": call.idempotency_key},
-            )
-        return created.id
+        with asking():
+            return do(call.parameters, {"idempotency_key": call.idempotency_key})
     except StoredFailure as error:
-        found = _find_customer(call)
+        found = find(call)
         if found is not None:
             return found
         with transaction() as db:
             renew(db, call)
-        raise Unavailable(f"{error}; nothing was created, the next attempt has a new key") from None
+        raise Unavailable(f"{error}; it had no effect, the next attempt has a new key") from None
 
 
-def _find_customer(call: Call) -> str | None:
-    """The customer that an earlier attempt created, by listing (which, unlike search, does not lag)."""
-    wanted = call.parameters["metadata"]["customer_id"]
-    since = int(call.first_sent_at.timestamp()) - 300
-    with _asking():
-        page = client().v1.customers.list({"email": call.parameters["email"], "created": {"gte": since}, "limit": 100})
-        for customer in page.auto_paging_iter():
-            if customer.metadata and customer.metadata.to_dict().get("customer_id") == wanted:
-                return customer.id
-    return None
+def metadata(thing: stripe.StripeObject) -> dict[str, str]:
+    """The metadata of an object of Stripe's."""
+    found = thing.to_dict().get("metadata")
+    return found or {}
 
 
-def all_customers() -> Iterator[tuple[str, str]]:
-    """(Stripe's id, our id) of every customer in Stripe that carries an id of ours."""
-    with _asking():
-        page = client().v1.customers.list({"limit": 100})
-    for customer in page.auto_paging_iter():
-        ours = (customer.metadata.to_dict() if customer.metadata else {}).get("customer_id")
-        if ours is not None:
-            yield customer.id, ours
+def since(call: Call) -> int:
+    """A little before the first time that `call` was sent, in Stripe's form: where a look for its effect begins."""
+    return int(call.first_sent_at.timestamp()) - 300

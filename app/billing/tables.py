@@ -1,0 +1,152 @@
+"""The tables of this domain. Constraints and indexes stand in the migrations."""
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, Table, Text
+from sqlalchemy.dialects.postgresql import UUID
+
+from app.db import metadata
+
+_time = DateTime(timezone=True)
+
+plan_changes = Table(
+    "plan_changes",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("customer_id", BigInteger),
+    Column("plan", Text),
+    Column("effective_at", _time),
+    Column("reason", Text),
+    Column("created_at", _time),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer_id", BigInteger),
+    Column("status", Text),
+    Column("cancel_at_period_end", Boolean),
+    Column("plan_after", Text),
+    Column("past_due_since", _time),
+    Column("created_at", _time),
+    Column("ended_at", _time),
+)
+"""Teams subscriptions, as Stripe last showed them. `plan_after`: the plan that begins when it ends."""
+
+billing_periods = Table(
+    "billing_periods",
+    metadata,
+    Column("subscription_id", Text, primary_key=True),
+    Column("customer_id", BigInteger),
+    Column("starts_at", _time, primary_key=True),
+    Column("ends_at", _time),
+)
+
+fixes = Table(
+    "fixes",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("customer_id", BigInteger),
+    Column("phase_result_id", UUID(as_uuid=True)),
+    Column("plan", Text),
+    Column("period_start", _time),
+    Column("outcome", Text),
+    Column("amount_cents", BigInteger),
+    Column("accepted_at", _time),
+    Column("created_at", _time),
+)
+"""A fix that was counted, for ever, under the plan and in the period of the moment that it was accepted in."""
+
+fix_identities = Table(
+    "fix_identities",
+    metadata,
+    Column("customer_id", BigInteger, primary_key=True),
+    Column("identity", Text, primary_key=True),
+    Column("fix_id", BigInteger),
+)
+
+usage_entries = Table(
+    "usage_entries",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("customer_id", BigInteger),
+    Column("plan", Text),
+    Column("period_start", _time),
+    Column("fixes", Integer),
+    Column("fix_id", BigInteger),
+    Column("reason", Text),
+    Column("created_at", _time),
+)
+"""Append-only. A correction is a new entry."""
+
+charges = Table(
+    "charges",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("fix_id", BigInteger),
+    Column("customer_id", BigInteger),
+    Column("amount_cents", BigInteger),
+    Column("currency", Text),
+    Column("state", Text),
+    Column("payment_intent", Text),
+    Column("confirms", Integer),
+    Column("refused_method", Text),
+    Column("decline_code", Text),
+    Column("failed_at", _time),
+    Column("created_at", _time),
+    Column("succeeded_at", _time),
+)
+"""One a fix of payg. `confirms`: outcomes known so far; the next confirmation has the number after it.
+`refused_method`: the payment method that a hard decline rules out. `failed_at`: the first failure."""
+
+charge_entries = Table(
+    "charge_entries",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("charge_id", BigInteger),
+    Column("kind", Text),
+    Column("amount_cents", BigInteger),
+    Column("stripe_id", Text),
+    Column("reason", Text),
+    Column("at", _time),
+)
+"""Append-only: what happened to a charge. Their sum is what was taken and not given back."""
+
+overage_entries = Table(
+    "overage_entries",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("customer_id", BigInteger),
+    Column("period_start", _time),
+    Column("invoice_item", Text),
+    Column("fixes", BigInteger),
+    Column("amount_cents", BigInteger),
+    Column("at", _time),
+)
+
+payment_methods = Table(
+    "payment_methods",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer_id", BigInteger),
+    Column("brand", Text),
+    Column("last4", Text),
+    Column("exp_month", Integer),
+    Column("exp_year", Integer),
+    Column("attached_at", _time),
+    Column("detached_at", _time),
+)
+
+invoices = Table(
+    "invoices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer_id", BigInteger),
+    Column("number", Text),
+    Column("status", Text),
+    Column("currency", Text),
+    Column("total_cents", BigInteger),
+    Column("paid_cents", BigInteger),
+    Column("hosted_url", Text),
+    Column("created_at", _time),
+)
+"""Stripe's invoices, as last fetched."""

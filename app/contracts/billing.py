@@ -1,0 +1,183 @@
+"""Commands of billing. All of one customer run one after another (law 7); those that move money stop at the
+`billing` gate (BILLING_ENABLED)."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from app.ledger.command import Command
+from app.ledger.gates import BILLING
+
+
+class _OfCustomer(Command, queue="billing"):
+    customer_id: int
+
+    @property
+    def serialize_by(self) -> str:
+        return f"customer:{self.customer_id}"
+
+    @property
+    def about_customer(self) -> int:
+        return self.customer_id
+
+
+class TrackFix(_OfCustomer, queue="billing"):
+    """Count a deployed fix, once for ever, and see what it costs."""
+
+    phase_result_id: UUID
+
+    @property
+    def dedup_key(self) -> str:
+        return f"track_fix:{self.phase_result_id}"
+
+
+class ChargeFix(_OfCustomer, queue="billing", gate=BILLING):
+    """Take the money for a fix, or learn whether it has been taken."""
+
+    charge_id: int
+    occasion: str
+    """What it is tried for: `fix`, `retry:1` to `retry:4`, `card:pm_…`, `return:…`."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"charge:{self.charge_id}:{self.occasion}"
+
+
+class RefundCharge(_OfCustomer, queue="billing", gate=BILLING):
+    """Give back a part of a charge, or all of it, as an operator asked."""
+
+    charge_id: int
+    cents: int
+    number: int
+    """Which refund of this charge it is, from 1."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"refund:{self.charge_id}:{self.number}"
+
+
+class SyncOverage(_OfCustomer, queue="billing", gate=BILLING):
+    """Tell Stripe the whole overage of a Teams period."""
+
+    period_start: datetime
+    occasion: str
+    """`fix:7` or whatever else changed it."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"overage:{self.customer_id}:{self.period_start.isoformat()}:{self.occasion}"
+
+
+class SyncSubscription(_OfCustomer, queue="billing"):
+    """Read a Teams subscription and its invoices in Stripe, and keep what they are now."""
+
+    subscription_id: str
+    occasion: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"sync_subscription:{self.subscription_id}:{self.occasion}"
+
+
+class AttachPaymentMethod(_OfCustomer, queue="billing"):
+    """Make a payment method the customer's default, and charge what failed for want of one."""
+
+    payment_method: str
+    request: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"attach:{self.customer_id}:{self.payment_method}:{self.request}"
+
+
+class DetachPaymentMethod(_OfCustomer, queue="billing"):
+    """Take a payment method from the customer."""
+
+    payment_method: str
+    request: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"detach:{self.customer_id}:{self.payment_method}:{self.request}"
+
+
+class OpenCheckout(_OfCustomer, queue="billing"):
+    """Make a page of Stripe Checkout, where the customer enters a card or subscribes to Teams."""
+
+    purpose: Literal["payment_method", "teams"]
+    request: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"checkout:{self.customer_id}:{self.request}"
+
+
+class CompleteCheckout(_OfCustomer, queue="billing"):
+    """See what came of a page of Stripe Checkout, and keep it."""
+
+    session_id: str
+    occasion: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"complete_checkout:{self.session_id}:{self.occasion}"
+
+
+class StartTeams(_OfCustomer, queue="billing", gate=BILLING):
+    """Subscribe the customer to Teams: charges the first month."""
+
+    request: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"start_teams:{self.customer_id}:{self.request}"
+
+
+class StartPayg(_OfCustomer, queue="billing"):
+    """From now on, each deployed fix is charged at once. Moves no money itself."""
+
+    request: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"start_payg:{self.customer_id}:{self.request}"
+
+
+class EndTeams(_OfCustomer, queue="billing", gate=BILLING):
+    """Cancel Teams, at once (which bills what overage is unbilled) or at the end of the period."""
+
+    at_period_end: bool
+    plan_after: Literal["trial", "payg"]
+    request: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"end_teams:{self.customer_id}:{self.request}"
+
+
+class ResumeTeams(_OfCustomer, queue="billing"):
+    """Take back a cancellation at the period's end."""
+
+    request: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"resume_teams:{self.customer_id}:{self.request}"
+
+
+class SendNotice(_OfCustomer, queue="mail", max_attempts=40):
+    """Tell the customer something by mail, once."""
+
+    kind: str
+    """A template of `app/mail`."""
+    ref: str
+    """What it is about, such as `fix:7`: one mail of a kind for each."""
+    values: dict[str, Any]
+
+    @property
+    def serialize_by(self) -> None:
+        """A mail server that hangs must not hold up what the customer is charged."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"notice:{self.kind}:{self.customer_id}:{self.ref}"
