@@ -165,8 +165,11 @@ class ResumeTeams(_OfCustomer, queue="billing"):
         return f"resume_teams:{self.customer_id}:{self.request}"
 
 
-class SendNotice(_OfCustomer, queue="mail", max_attempts=40):
-    """Tell the customer something by mail, once."""
+class SendNotice(Command, queue="mail", max_attempts=40):
+    """Tell the customer something by mail, once. It waits for nobody: a mail server that hangs must not hold up what
+    the customer is charged."""
+
+    customer_id: int
 
     kind: str
     """A template of `app/mail`."""
@@ -175,8 +178,8 @@ class SendNotice(_OfCustomer, queue="mail", max_attempts=40):
     values: dict[str, Any]
 
     @property
-    def serialize_by(self) -> None:
-        """A mail server that hangs must not hold up what the customer is charged."""
+    def about_customer(self) -> int:
+        return self.customer_id
 
     @property
     def dedup_key(self) -> str:
