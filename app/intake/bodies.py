@@ -58,11 +58,27 @@ def read_json(model: type[M]) -> M:
         raise Problem(400, "The body is nested too deeply.") from None
     except ValueError as error:
         raise Problem(400, f"The body is not JSON: {error}") from None
+    return _validated(model, data, "body")
+
+
+def read_query(model: type[M]) -> M:
+    """The request's query parameters as a `model`; those that it does not know are ignored.
+
+    Raises:
+        Problem: 400 a parameter came twice, 422 does not validate.
+    """
+    twice = [name for name, values in request.args.lists() if len(values) > 1]
+    if twice:
+        raise Problem(400, f"The query has {twice[0]} more than once.")
+    return _validated(model, request.args.to_dict(), "query")
+
+
+def _validated(model: type[M], data: Any, what: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
         errors = [{"loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors(include_url=False)]
-        raise Problem(422, "The body does not validate: see errors.", errors=errors) from None
+        raise Problem(422, f"The {what} does not validate: see errors.", errors=errors) from None
 
 
 def reply(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:

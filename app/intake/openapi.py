@@ -17,6 +17,7 @@ blueprint = Blueprint("openapi", __name__)
 View = TypeVar("View", bound=Callable[..., Any])
 
 _BODY_PROBLEMS = (400, 408, 413, 415, 422)
+_QUERY_PROBLEMS = (400, 422)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class _Description:
     summary: str
     answers: dict[int, type[BaseModel] | None]
     body: type[BaseModel] | None
+    query: type[BaseModel] | None
     headers: dict[str, str]
     api_key: bool
 
@@ -33,13 +35,14 @@ def describe(
     *,
     answers: dict[int, type[BaseModel] | None],
     body: type[BaseModel] | None = None,
+    query: type[BaseModel] | None = None,
     headers: dict[str, str] | None = None,
     api_key: bool = False,
 ) -> Callable[[View], View]:
     """Document a view: it appears in `/openapi.json`. What every route may answer is added there."""
 
     def mark(view: View) -> View:
-        view.description = _Description(summary, answers, body, headers or {}, api_key)  # type: ignore[attr-defined]
+        view.description = _Description(summary, answers, body, query, headers or {}, api_key)  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -64,16 +67,25 @@ class _Spec:
             problems[401] = ProblemBody
         if said.body is not None:
             problems |= dict.fromkeys(_BODY_PROBLEMS, ProblemBody)
+        if said.query is not None:
+            problems |= dict.fromkeys(_QUERY_PROBLEMS, ProblemBody)
         if rule.arguments:
             problems[404] = ProblemBody
         answers: dict[int, type[BaseModel] | None] = {**problems, **said.answers}
         parameters: list[dict[str, Any]] = [
             {"name": name, "in": "path", "required": True, "schema": _parameter_schema(rule._converters[name])}
             for name in sorted(rule.arguments)
-        ] + [
+        ]
+        parameters += [
             {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
             for name, text in said.headers.items()
         ]
+        if said.query is not None:
+            schema = said.query.model_json_schema()
+            parameters += [
+                {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": shape}
+                for name, shape in schema["properties"].items()
+            ]
         operation: dict[str, Any] = {
             "operationId": rule.endpoint.replace(".", "_"),
             "summary": said.summary,
