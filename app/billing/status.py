@@ -1,48 +1,74 @@
 """What a customer's plan allows, and how much of it is used (architecture.md, "The business rules")."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, func, select
-from sqlalchemy.engine import Connection
+from sqlalchemy import Connection, Row, exists, select
 
-from app.billing.tables import usage_entries
+from app.billing.charges import RETRY_DAYS
+from app.billing.fixes import included, used
+from app.billing.periods import period_at
+from app.billing.plans import plan_at
+from app.billing.tables import charges, subscriptions
 from app.contracts.http import BillingStatus
 from app.customers import accounts
-from app.settings import get_settings
 
-
-def fixes_used(db: Connection, customer_id: int, period_start: datetime) -> int:
-    """Deployed fixes counted in the period: the sum of its entries."""
-    used: int = db.execute(
-        select(func.coalesce(func.sum(usage_entries.c.fixes), 0)).where(
-            usage_entries.c.customer_id == customer_id, usage_entries.c.period_start == period_start
-        )
-    ).scalar_one()
-    return used
+GRACE = timedelta(days=RETRY_DAYS[-1])
+"""How long after a first failure the service goes on: until the last retry."""
 
 
 def billing_status(db: Connection, customer_id: int) -> BillingStatus:
-    """The customer's plan, allowance and use.
-
-    A trial is one period without an end, from the customer's first day.
+    """The customer's plan, allowance and use, at this moment.
 
     Raises:
         NoSuchCustomer
     """
-    customer: Row[Any] = accounts.get(db, customer_id)
-    included = get_settings().trial_fixes
-    used = fixes_used(db, customer_id, customer.created_at)
+    now = datetime.now(UTC)
+    customer = accounts.get(db, customer_id)
+    plan = plan_at(db, customer_id, now)
+    period = period_at(db, customer_id, plan, now)
+    allowed = included(customer, plan)
+    count = used(db, customer_id, plan, period.start) if period else 0
+    may_use = {
+        "trial": lambda: count < allowed,
+        "payg": lambda: _pays(db, customer),
+        "teams": lambda: _subscribed(db, customer),
+    }
     return BillingStatus(
         customer_id=customer.id,
-        plan=customer.plan,
+        plan=plan,
         stripe_customer_id=customer.stripe_customer_id,
         subscription_status=customer.subscription_status,
-        can_use_service=used < included,
-        current_usage=used,
-        included=included,
-        remaining=max(0, included - used),
-        overage=0,
-        period_start=customer.created_at,
-        period_end=None,
+        can_use_service=customer.stripe_deleted_at is None and may_use[plan](),
+        current_usage=count,
+        included=allowed,
+        remaining=max(0, allowed - count),
+        overage=max(0, count - allowed) if plan == "teams" else 0,
+        period_start=period.start if period else None,
+        period_end=period.end if period else None,
     )
+
+
+def _pays(db: Connection, customer: Row[Any]) -> bool:
+    """Payg: a payment method that works, and no failed charge past its grace."""
+    if customer.default_payment_method is None:
+        return False
+    unpaid = exists().where(
+        charges.c.customer_id == customer.id,
+        charges.c.state != "succeeded",
+        (charges.c.state == "uncollectible")
+        | (charges.c.failed_at < datetime.now(UTC) - GRACE)
+        | (charges.c.refused_method == customer.default_payment_method),
+    )
+    return not db.execute(select(unpaid)).scalar_one()
+
+
+def _subscribed(db: Connection, customer: Row[Any]) -> bool:
+    """Teams: a subscription that runs, or is past due within its grace."""
+    row = db.execute(
+        select(subscriptions).where(subscriptions.c.customer_id == customer.id, subscriptions.c.ended_at.is_(None))
+    ).one_or_none()
+    if row is None:
+        return False
+    late = row.status == "past_due" and row.past_due_since is not None
+    return row.status in ("active", "trialing") or (late and row.past_due_since > datetime.now(UTC) - GRACE)

@@ -105,11 +105,14 @@ charge_entries = Table(
     Column("charge_id", BigInteger),
     Column("kind", Text),
     Column("amount_cents", BigInteger),
+    Column("refund_number", Integer),
+    Column("asked_cents", BigInteger),
     Column("stripe_id", Text),
     Column("reason", Text),
     Column("at", _time),
 )
-"""Append-only: what happened to a charge. Their sum is what was taken and not given back."""
+"""Append-only: what happened to a charge. The sum of their amounts is what was taken and not given back.
+`refund_number`, `asked_cents`: which refund an operator asked for, and how much."""
 
 overage_entries = Table(
     "overage_entries",

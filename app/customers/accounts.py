@@ -73,3 +73,14 @@ def mark_welcomed(db: Connection, customer_id: int) -> None:
     """A mail has told the customer of the account; the first time counts."""
     first_time = func.coalesce(customers.c.welcomed_at, func.clock_timestamp())
     db.execute(update(customers).where(customers.c.id == customer_id).values(welcomed_at=first_time))
+
+
+def set_subscription_status(db: Connection, customer_id: int, status: str) -> None:
+    """How the customer stands: `trial`, `active`, `past_due`, or what Stripe calls their subscription."""
+    db.execute(update(customers).where(customers.c.id == customer_id).values(subscription_status=status))
+
+
+def mark_deleted_in_stripe(db: Connection, customer_id: int) -> None:
+    """Somebody deleted the customer's counterpart in Stripe: nothing is charged any more (failures.md 22)."""
+    deleted = func.coalesce(customers.c.stripe_deleted_at, func.clock_timestamp())
+    db.execute(update(customers).where(customers.c.id == customer_id).values(stripe_deleted_at=deleted))

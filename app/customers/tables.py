@@ -20,6 +20,9 @@ customers = Table(
     Column("stripe_customer_id", Text),
     Column("created_at", _time),
     Column("welcomed_at", _time),
+    Column("default_payment_method", Text),
+    Column("bonus_at", _time),
+    Column("stripe_deleted_at", _time),
 )
 """`plan` is what they have, `wanted_plan` what they asked for: it begins when a payment method arrives."""
 

@@ -47,6 +47,12 @@ def freeze(db: Connection, operation: str, parameters: dict[str, Any], number: i
     return Call(*db.exec_driver_sql(_LATEST, {"operation": operation}).one())
 
 
+def latest(db: Connection, operation: str) -> Call | None:
+    """The newest number of a call, if it was ever frozen."""
+    row = db.exec_driver_sql(_LATEST, {"operation": operation}).one_or_none()
+    return None if row is None else Call(*row)
+
+
 def renew(db: Connection, call: Call) -> Call:
     """The next number of a call whose key Stripe has forgotten, or answers with a stored failure.
 

@@ -86,16 +86,16 @@ class Declined(Exception):
         super().__init__(f"the card was declined: {self.decline_code or self.code}")
 
 
-class NotFound(Permanent):
-    """Stripe has no such object, or it is not one for this key."""
-
-
 class Refused(Permanent):
-    """Stripe refused a request for what it asks (400). `code` is Stripe's."""
+    """Stripe refused a request for what it asks. `code` is Stripe's, `param` the parameter that it is about."""
 
-    def __init__(self, message: str, code: str | None) -> None:
+    def __init__(self, message: str, code: str | None, param: str | None) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.param = code, param
+
+
+class NotFound(Refused):
+    """Stripe has no such object, or it is not one for this key."""
 
 
 def _retry_after(error: stripe.StripeError) -> float | None:
@@ -131,9 +131,8 @@ def asking() -> Iterator[None]:
             raise Unavailable(summary, retry_after=_retry_after(error)) from None
         if status in (401, 403):
             raise Transient(summary) from None  # a key to be mended by ops: not the job's fault for ever
-        if status == 404 or code == "resource_missing":
-            raise NotFound(summary) from None
-        raise Refused(summary, code) from None
+        refused = NotFound if status == 404 or code == "resource_missing" else Refused
+        raise refused(summary, code, error.error.param if error.error else None) from None
 
 
 def send(call: Call, do: Callable[[Any, Any], T], find: Callable[[Call], T | None]) -> T:

@@ -115,14 +115,19 @@ CREATE TABLE charge_entries (
     kind text NOT NULL CHECK (kind IN ('accepted', 'declined', 'requires_action', 'succeeded', 'uncollectible',
         'refund_asked', 'refunded', 'refund_failed')),
     amount_cents bigint NOT NULL DEFAULT 0,
+    refund_number integer,
+    asked_cents bigint CHECK (asked_cents > 0),
     stripe_id text,
     reason text,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK ((kind = 'refund_asked') = (asked_cents IS NOT NULL)),
     CHECK (CASE WHEN kind IN ('succeeded', 'refund_failed') THEN amount_cents > 0
                 WHEN kind = 'refunded' THEN amount_cents < 0 ELSE amount_cents = 0 END)
 );
 CREATE INDEX charge_entries_of_charge ON charge_entries (charge_id, id);
 CREATE UNIQUE INDEX charge_entries_paid_once ON charge_entries (charge_id) WHERE kind = 'succeeded';
+CREATE UNIQUE INDEX charge_entries_asked_once ON charge_entries (charge_id, refund_number)
+    WHERE kind = 'refund_asked';
 CREATE UNIQUE INDEX charge_entries_refund_once ON charge_entries (stripe_id, kind)
     WHERE kind IN ('refunded', 'refund_failed');
 CREATE TRIGGER charge_entries_append_only BEFORE UPDATE OR DELETE ON charge_entries

@@ -1,0 +1,225 @@
+"""Charges: one a fix of payg, its state, and an append-only entry for whatever happens to its money (law 11)."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from app.billing.fixes import deployed
+from app.billing.tables import charge_entries, charges, fixes
+from app.contracts.billing import ChargeFix, RefundCharge, SendNotice
+from app.customers import accounts
+from app.ledger import ops
+from app.ledger.enqueue import enqueue
+
+CURRENCY = "usd"
+
+RETRY_DAYS = (1, 3, 5, 7)
+"""Days after the first failure on which a charge is tried again; after the last it is uncollectible."""
+
+HARD = {
+    "account_closed",
+    "card_not_supported",
+    "expired_card",
+    "fraudulent",
+    "incorrect_number",
+    "invalid_account",
+    "invalid_number",
+    "lost_card",
+    "merchant_blacklist",
+    "payment_method_unavailable",
+    "pickup_card",
+    "restricted_card",
+    "revocation_of_all_authorizations",
+    "revocation_of_authorization",
+    "stolen_card",
+    "stop_payment_order",
+    "transaction_not_allowed",
+}
+"""Decline codes after which the same card is not tried again (Stripe's "decline codes")."""
+
+
+class RefundRefused(Exception):
+    """The refund cannot be made; the message says why."""
+
+
+def open_charge(db: Connection, fix_id: int, customer_id: int, amount_cents: int) -> int:
+    """A charge for the fix, to be taken by a job of its own; returns its id."""
+    charge_id: int = db.execute(
+        insert(charges)
+        .values(fix_id=fix_id, customer_id=customer_id, amount_cents=amount_cents, currency=CURRENCY)
+        .returning(charges.c.id)
+    ).scalar_one()
+    note(db, charge_id, "accepted")
+    enqueue(db, ChargeFix(customer_id=customer_id, charge_id=charge_id, occasion="fix"))
+    return charge_id
+
+
+def get(db: Connection, charge_id: int) -> Row[Any]:
+    """The charge."""
+    return db.execute(select(charges).where(charges.c.id == charge_id)).one()
+
+
+def note(db: Connection, charge_id: int, kind: str, amount_cents: int = 0, **what: Any) -> None:
+    """An entry: what was taken is positive, what was given back negative."""
+    db.execute(insert(charge_entries).values(charge_id=charge_id, kind=kind, amount_cents=amount_cents, **what))
+
+
+def _set(db: Connection, charge_id: int, **values: Any) -> None:
+    db.execute(update(charges).where(charges.c.id == charge_id).values(**values))
+
+
+def keep_intent(db: Connection, charge_id: int, intent_id: str) -> None:
+    """Remember the one payment intent of the charge."""
+    _set(db, charge_id, payment_intent=intent_id)
+
+
+def succeed(db: Connection, charge: Row[Any], intent_id: str) -> None:
+    """The money was taken. Tells the customer where an earlier attempt had failed; ends their being past due with
+    the last charge that was open for it."""
+    note(db, charge.id, "succeeded", charge.amount_cents, stripe_id=intent_id)
+    _set(db, charge.id, state="succeeded", succeeded_at=func.clock_timestamp(), decline_code=None)
+    if charge.failed_at is not None:
+        _tell(db, charge, "charge_succeeded", "paid")
+    lost = select(charges.c.id).where(charges.c.customer_id == charge.customer_id, charges.c.state == "uncollectible")
+    if charge.state == "uncollectible" and db.execute(lost).first() is None:
+        accounts.set_subscription_status(db, charge.customer_id, "active")
+
+
+def decline(
+    db: Connection, charge: Row[Any], occasion: str, *, number: int, code: str, method: str | None, intent_id: str
+) -> None:
+    """The money was refused, under confirmation `number` (0: none was sent). What comes next depends on the occasion:
+    the first try and each retry plan the next one; the last retry ends in `uncollectible`.
+
+    Args:
+        code: Stripe's decline code, or why nothing was sent.
+        method: the payment method that was refused, if any.
+    """
+    note(db, charge.id, "declined", stripe_id=intent_id, reason=code)
+    failed_at = charge.failed_at or _now(db)
+    values: dict[str, Any] = {"decline_code": code, "failed_at": failed_at, "confirms": max(charge.confirms, number)}
+    if method is not None and code in HARD:
+        values["refused_method"] = method
+    state = charge.state if charge.state == "uncollectible" else "declined"
+    _set(db, charge.id, state=state, **values)
+    next_at = _plan_next(db, charge, occasion, failed_at)
+    if next_at is None and occasion == f"retry:{len(RETRY_DAYS)}":
+        give_up(db, charge, code)
+    elif number or occasion == "fix":
+        again = next_at.isoformat() if next_at else None
+        _tell(db, charge, "charge_declined", f"confirm:{number}", reason=code, next_attempt_at=again)
+
+
+def ask_customer(db: Connection, charge: Row[Any], occasion: str, *, number: int, url: str, intent_id: str) -> None:
+    """The bank wants to hear the customer: they get a link that completes the same intent."""
+    note(db, charge.id, "requires_action", stripe_id=intent_id)
+    failed_at = charge.failed_at or _now(db)
+    code = "authentication_required"
+    _set(db, charge.id, state="requires_action", decline_code=code, failed_at=failed_at, confirms=number)
+    _tell(db, charge, "authentication_required", f"confirm:{number}", url=url)
+    _plan_next(db, charge, occasion, failed_at)
+
+
+def still_waiting(db: Connection, charge: Row[Any], occasion: str) -> None:
+    """The customer has not used the link yet: look again with the next retry, give up after the last."""
+    if _plan_next(db, charge, occasion, charge.failed_at) is None and occasion == f"retry:{len(RETRY_DAYS)}":
+        give_up(db, charge, "authentication_required")
+
+
+def give_up(db: Connection, charge: Row[Any], reason: str) -> None:
+    """Nobody tries any more by themselves: the customer is past due. A new card, or the customer, still can pay."""
+    if charge.state == "uncollectible":
+        return
+    note(db, charge.id, "uncollectible", reason=reason)
+    _set(db, charge.id, state="uncollectible", failed_at=charge.failed_at or _now(db))
+    accounts.set_subscription_status(db, charge.customer_id, "past_due")
+    _tell(db, charge, "charge_uncollectible", "lost")
+
+
+def _now(db: Connection) -> datetime:
+    now: datetime = db.execute(select(func.clock_timestamp())).scalar_one()
+    return now
+
+
+def _plan_next(db: Connection, charge: Row[Any], occasion: str, failed_at: datetime) -> datetime | None:
+    """Enqueue the retry after the one of `occasion`; None where it was the last, or not one of the series."""
+    kind, _, number = occasion.partition(":")
+    if kind not in ("fix", "retry"):
+        return None
+    following = int(number or 0) + 1
+    if following > len(RETRY_DAYS):
+        return None
+    at = failed_at + timedelta(days=RETRY_DAYS[following - 1])
+    again = ChargeFix(customer_id=charge.customer_id, charge_id=charge.id, occasion=f"retry:{following}")
+    enqueue(db, again, run_at=at)
+    return at
+
+
+def redrive(db: Connection, customer_id: int, payment_method: str) -> None:
+    """Try every charge that has failed at once on a payment method that has just arrived."""
+    failed = select(charges.c.id).where(
+        charges.c.customer_id == customer_id, charges.c.state.in_(("declined", "requires_action", "uncollectible"))
+    )
+    for charge_id in db.execute(failed.order_by(charges.c.id)).scalars():
+        enqueue(db, ChargeFix(customer_id=customer_id, charge_id=charge_id, occasion=f"card:{payment_method}"))
+
+
+def _tell(db: Connection, charge: Row[Any], kind: str, ref: str, **values: Any) -> None:
+    fix = deployed(db, select(fixes.c.phase_result_id).where(fixes.c.id == charge.fix_id).scalar_subquery())
+    about = {"amount_cents": charge.amount_cents, "repo": fix.repo, "issue_number": fix.issue_number}
+    notice_ref = f"charge:{charge.id}:{ref}"
+    enqueue(db, SendNotice(customer_id=charge.customer_id, kind=kind, ref=notice_ref, values={**about, **values}))
+
+
+def refundable(db: Connection, charge_id: int) -> int:
+    """Cents that were taken and neither given back nor asked back."""
+    done = select(charge_entries.c.refund_number).where(
+        charge_entries.c.charge_id == charge_id, charge_entries.c.kind.in_(("refunded", "refund_failed"))
+    )
+    taken: int = db.execute(
+        select(func.coalesce(func.sum(charge_entries.c.amount_cents), 0)).where(charge_entries.c.charge_id == charge_id)
+    ).scalar_one()
+    asked: int = db.execute(
+        select(func.coalesce(func.sum(charge_entries.c.asked_cents), 0)).where(
+            charge_entries.c.charge_id == charge_id,
+            charge_entries.c.refund_number.not_in(done.where(charge_entries.c.refund_number.is_not(None))),
+        )
+    ).scalar_one()
+    return int(taken - asked)
+
+
+def ask_refund(db: Connection, fix_id: int, cents: int | None, *, actor: str, reason: str) -> tuple[Any, int]:
+    """Have `cents` of the fix's charge given back (None: all that is left), on record; returns the job's id and the
+    cents.
+
+    Raises:
+        RefundRefused: the fix has no charge that was paid, or less than that is left of it.
+    """
+    charge = db.execute(select(charges).where(charges.c.fix_id == fix_id).with_for_update()).one_or_none()
+    if charge is None:
+        raise RefundRefused(f"fix {fix_id} has no charge of its own: there is nothing to refund")
+    if charge.state != "succeeded":
+        raise RefundRefused(f"the charge of fix {fix_id} is {charge.state}: nothing was taken")
+    left = refundable(db, charge.id)
+    cents = left if cents is None else cents
+    if not 0 < cents <= left:
+        raise RefundRefused(f"{cents} cents cannot be refunded: {left} of {charge.amount_cents} are left")
+    asked = select(func.count()).where(charge_entries.c.charge_id == charge.id, charge_entries.c.kind == "refund_asked")
+    number = db.execute(asked).scalar_one() + 1
+    note(db, charge.id, "refund_asked", refund_number=number, asked_cents=cents, reason=reason)
+    ops.record(db, actor=actor, action="refund", subject=f"fix:{fix_id}", reason=f"{cents} cents: {reason}")
+    job = enqueue(db, RefundCharge(customer_id=charge.customer_id, charge_id=charge.id, cents=cents, number=number))
+    return job.job_id, cents
+
+
+def refund_made(db: Connection, charge: Row[Any], *, number: int, cents: int, refund_id: str) -> None:
+    """Stripe has given back what was asked."""
+    note(db, charge.id, "refunded", -cents, refund_number=number, stripe_id=refund_id)
+    _tell(db, charge, "refunded", f"refund:{number}", amount_cents=cents)
+
+
+def refund_failed(db: Connection, charge: Row[Any], *, number: int, cents: int, refund_id: str) -> None:
+    """Stripe tried to give back and could not: the money is with us again."""
+    note(db, charge.id, "refunded", -cents, refund_number=number, stripe_id=refund_id)
+    note(db, charge.id, "refund_failed", cents, refund_number=number, stripe_id=refund_id)

@@ -1,0 +1,98 @@
+"""What a Teams period's overage is, and what Stripe has been told of it (stripe.md, "Teams")."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select
+
+from app.billing.charges import CURRENCY
+from app.billing.tables import fixes, overage_entries
+from app.ledger.errors import Permanent
+from app.stripe import calls
+from app.stripe.overage import Item, change_parameters, item_parameters
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one invoice item in Stripe has, as we last set it."""
+
+    item: str
+    fixes: int
+    amount_cents: int
+
+
+@dataclass(frozen=True)
+class Overage:
+    """A period's fixes over the included ones, and what each of its invoice items has of them, the newest last."""
+
+    fixes: int
+    amount_cents: int
+    told: list[Told]
+
+    @property
+    def untold(self) -> tuple[int, int]:
+        """Fixes and cents that Stripe does not know yet."""
+        return (
+            self.fixes - sum(told.fixes for told in self.told),
+            self.amount_cents - sum(told.amount_cents for told in self.told),
+        )
+
+
+def read(db: Connection, customer_id: int, period_start: datetime) -> Overage:
+    """The overage of the customer's period."""
+    counted, cents = db.execute(
+        select(func.count(), func.coalesce(func.sum(fixes.c.amount_cents), 0)).where(
+            fixes.c.customer_id == customer_id, fixes.c.period_start == period_start, fixes.c.outcome == "overage"
+        )
+    ).one()
+    entries = db.execute(
+        select(overage_entries)
+        .where(overage_entries.c.customer_id == customer_id, overage_entries.c.period_start == period_start)
+        .order_by(overage_entries.c.id)
+    )
+    told = {row.invoice_item: Told(row.invoice_item, row.fixes, row.amount_cents) for row in entries}
+    return Overage(counted, int(cents), list(told.values()))
+
+
+def freeze(db: Connection, customer: Row[Any], period_start: datetime, known: Overage, item: Item | None) -> calls.Call:
+    """The call that tells Stripe what it does not know yet: `item`, the newest, is set to the whole of it while it is
+    open; else a new one is made of the rest, for the next invoice (failures.md 29).
+
+    Raises:
+        Permanent: the item is not what we last set it to. Somebody changed it; nothing is set on top of that.
+    """
+    more, more_cents = known.untold
+    period = period_start.isoformat()
+    name = f"overage:{customer.id}:{period_start:%Y%m%dT%H%M%S}"
+    if item is not None:
+        last = known.told[-1]
+        if (item.fixes, item.amount_cents) != (last.fixes, last.amount_cents):
+            raise Permanent(f"invoice item {item.id} is {item.amount_cents} cents in Stripe, not {last.amount_cents}")
+        if item.open:
+            fixes_now, cents_now = last.fixes + more, last.amount_cents + more_cents
+            wanted = change_parameters(period=period, fixes=fixes_now, amount_cents=cents_now)
+            return calls.freeze(db, f"{name}:{item.id}:{fixes_now}", wanted)
+    number = len(known.told) + 1
+    wanted = item_parameters(
+        stripe_customer=customer.stripe_customer_id,
+        period=period,
+        number=number,
+        fixes=more,
+        amount_cents=more_cents,
+        currency=CURRENCY,
+    )
+    return calls.freeze(db, f"{name}:{number}", wanted)
+
+
+def note(db: Connection, customer_id: int, period_start: datetime, item: Item) -> None:
+    """Stripe has been told."""
+    db.execute(
+        insert(overage_entries).values(
+            customer_id=customer_id,
+            period_start=period_start,
+            invoice_item=item.id,
+            fixes=item.fixes,
+            amount_cents=item.amount_cents,
+        )
+    )

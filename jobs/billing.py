@@ -1,0 +1,304 @@
+"""Deployed fixes become usage and charges, each once."""
+
+from datetime import datetime
+from typing import Any
+
+from app.billing.subscriptions import open_subscription
+from sqlalchemy import Row
+
+from app.billing import charges, fixes, overage
+from app.billing.periods import Period, period_at
+from app.billing.plans import plan_at
+from app.contracts.billing import ChargeFix, RefundCharge, SendNotice, SyncOverage, SyncSubscription, TrackFix
+from app.customers import accounts
+from app.ledger.enqueue import enqueue
+from app.ledger.errors import AlreadyDone, Busy, Permanent, Unavailable
+from app.ledger.run import Run, handles
+from app.mail.links import account_url
+from app.settings import get_settings
+from app.stripe import calls, payments
+from app.stripe import overage as items
+from app.stripe.client import Declined, NotFound, Refused, StoredFailure
+
+_PERIOD_WAIT_S = 3600.0
+"""How long a fix of Teams waits for Stripe to know the period that it belongs to."""
+
+
+@handles(TrackFix)
+def track_fix(run: Run[TrackFix]) -> None:
+    with run.transaction() as db:
+        fix = fixes.deployed(db, run.payload.phase_result_id)
+        plan = plan_at(db, fix.customer_id, fix.accepted_at)
+        period = period_at(db, fix.customer_id, plan, fix.accepted_at)
+        subscription = None if period else open_subscription(db, fix.customer_id)
+        if subscription is not None:
+            occasion = f"fix:{run.claim.job_id}:{run.claim.attempt}"
+            enqueue(
+                db,
+                SyncSubscription(customer_id=fix.customer_id, subscription_id=subscription.id, occasion=occasion),
+            )
+    if period is None:
+        raise Busy("Stripe is asked for the period that has begun", give_up_after=_PERIOD_WAIT_S)
+    with run.finish({"plan": plan}) as db:
+        known = fixes.find(db, fix)
+        if known is not None:
+            fixes.remember(db, fix, known)
+            return
+        verdict = fixes.judge(db, fix.customer_id, plan, period)
+        fix_id = fixes.count(db, fix, plan, period, verdict)
+        if verdict.outcome == "charge":
+            charges.open_charge(db, fix_id, fix.customer_id, verdict.amount_cents)
+        elif verdict.outcome == "overage":
+            occasion = f"fix:{fix_id}"
+            enqueue(db, SyncOverage(customer_id=fix.customer_id, period_start=period.start, occasion=occasion))
+        notice = _notice(fix, fix_id, plan, period, verdict)
+        if notice is not None:
+            enqueue(db, notice)
+
+
+def _notice(fix: fixes.Deployed, fix_id: int, plan: str, period: Period, verdict: fixes.Verdict) -> SendNotice | None:
+    """What the customer is told of the place that this fix has taken, if anything."""
+    ref, values = f"period:{period.start.isoformat()}", {"included": verdict.included}
+    if verdict.outcome == "over_limit":
+        about = {"repo": fix.repo, "issue_number": fix.issue_number}
+        return SendNotice(
+            customer_id=fix.customer_id, kind="over_limit", ref=f"fix:{fix_id}", values={**values, **about}
+        )
+    if plan == "trial" and verdict.used == verdict.included:
+        ref = f"included:{verdict.included}"
+        return SendNotice(customer_id=fix.customer_id, kind="last_free_fix", ref=ref, values=values)
+    if plan == "teams" and verdict.used in (-(-verdict.included * 4 // 5), verdict.included):
+        kind = "usage_100" if verdict.used == verdict.included else "usage_80"
+        cents, end = get_settings().teams_overage_cents, period.end.isoformat() if period.end else None
+        values = {**values, "used": verdict.used, "overage_cents": cents}
+        return SendNotice(customer_id=fix.customer_id, kind=kind, ref=ref, values={**values, "period_end": end})
+    return None
+
+
+@handles(ChargeFix)
+def charge_fix(run: Run[ChargeFix]) -> None:
+    """Create the intent, then confirm it, each under a key of its own: a payment intent succeeds once at most.
+
+    Whatever is not known to have failed is looked at in Stripe before anything is sent again.
+    """
+    job = run.payload
+    with run.transaction() as db:
+        charge = charges.get(db, job.charge_id)
+        customer = accounts.get(db, job.customer_id)
+        _refuse_what_is_over(charge, job.occasion)
+        if customer.stripe_customer_id is None:
+            raise Busy("the customer is being provisioned")
+        creation = None
+        if charge.payment_intent is None and customer.stripe_deleted_at is None:
+            parameters = payments.intent_parameters(
+                stripe_customer=customer.stripe_customer_id,
+                fix_id=charge.fix_id,
+                amount_cents=charge.amount_cents,
+                currency=charge.currency,
+            )
+            creation = calls.freeze(db, f"fix:{charge.fix_id}:pi", parameters)
+    if customer.stripe_deleted_at is not None:
+        _lose(run, charge)
+        return
+    if creation is None:
+        intent = payments.get_intent(charge.payment_intent)
+    else:
+        try:
+            intent = payments.create_intent(creation)
+        except NotFound:
+            _lose(run, charge)  # of what this call names, only the customer can be missing
+            return
+        with run.transaction() as db:
+            charges.keep_intent(db, charge.id, intent["id"])
+    payments.check_intent(
+        intent,
+        amount_cents=charge.amount_cents,
+        currency=charge.currency,
+        stripe_customer=customer.stripe_customer_id,
+        fix_id=charge.fix_id,
+    )
+    _Attempt(run, charge, intent).settle()
+
+
+def _refuse_what_is_over(charge: Row[Any], occasion: str) -> None:
+    if charge.state == "succeeded":
+        raise AlreadyDone("the charge is paid")
+    if charge.state == "uncollectible" and occasion.startswith("retry:"):
+        raise AlreadyDone("the charge is uncollectible: only the customer can still pay it")
+
+
+def _lose(run: Run[ChargeFix], charge: Row[Any]) -> None:
+    with run.finish({"state": "uncollectible"}) as db:
+        accounts.mark_deleted_in_stripe(db, charge.customer_id)
+        charges.give_up(db, charge, "customer_deleted")
+
+
+class _Attempt:
+    """Bring one intent to an outcome, as far as the customer's cards allow."""
+
+    def __init__(self, run: Run[ChargeFix], charge: Row[Any], intent: payments.Intent) -> None:
+        self._run, self._charge, self._intent = run, charge, intent
+        self._known = charge.confirms
+        """The newest confirmation whose outcome is known."""
+
+    def settle(self) -> None:
+        """Write down the outcome that the intent has, or confirm it."""
+        status = self._intent["status"]
+        if status == "succeeded":
+            self._succeed()
+        elif status == "processing":
+            raise Busy("the payment is being processed")
+        elif status == "canceled":
+            with self._run.finish({"state": "uncollectible"}) as db:
+                charges.give_up(db, self._charge, "canceled_in_stripe")
+        elif status == "requires_action" and not self._run.payload.occasion.startswith("card:"):
+            self._wait_for_customer()
+        else:
+            self._confirm()
+
+    def _wait_for_customer(self) -> None:
+        """They have the link, or a worker died between Stripe's answer and the mail with it."""
+        with self._run.transaction() as db:
+            sent = calls.latest(db, f"fix:{self._charge.fix_id}:confirm")
+        if self._charge.state != "requires_action" and sent is not None:
+            self._ask_customer(sent.number)
+            return
+        with self._run.finish({"state": "requires_action"}) as db:
+            charges.still_waiting(db, self._charge, self._run.payload.occasion)
+
+    def _succeed(self) -> None:
+        if self._intent["amount_received"] != self._charge.amount_cents:
+            raise Permanent(f"payment intent {self._intent['id']} has taken {self._intent['amount_received']} cents")
+        with self._run.finish({"state": "succeeded"}) as db:
+            charges.succeed(db, self._charge, self._intent["id"])
+
+    def _confirm(self, *, on_session: bool = False) -> None:
+        call = self._next_call(on_session)
+        if call is None:
+            self._decline("no_payment_method", None, 0)
+            return
+        method = call.parameters["payment_method"]
+        try:
+            self._intent = payments.confirm_intent(self._intent["id"], call)
+        except Declined as refused:
+            self._intent = refused.payment_intent or payments.get_intent(self._intent["id"])
+            self._refused(call, method, refused.decline_code or refused.code)
+            return
+        except Refused as error:
+            if error.code == "payment_intent_unexpected_state":
+                raise Busy("the payment intent has just changed: it is looked at again") from None
+            if error.param != "payment_method":
+                raise
+            self._refused(call, method, "payment_method_unavailable")  # detached since we looked (failures.md 23)
+            return
+        except StoredFailure as error:
+            with self._run.transaction() as db:
+                calls.renew(db, call)
+            raise Unavailable(f"{error}: the intent is looked at before it is confirmed under a new key") from None
+        self._known = call.number
+        if self._intent["status"] == "succeeded":
+            self._succeed()
+        elif self._intent["status"] == "requires_action":
+            self._ask_customer(call.number)
+        else:
+            raise Busy(f"the payment intent is {self._intent['status']}")
+
+    def _next_call(self, on_session: bool) -> calls.Call | None:
+        """The confirmation to send: one whose outcome is not known, again under its key; else the next number, on
+        the default payment method. None: there is no method to try."""
+        operation = f"fix:{self._charge.fix_id}:confirm"
+        with self._run.transaction() as db:
+            sent = calls.latest(db, operation)
+            if sent is not None and sent.number > self._known:
+                return sent if sent.age_s < calls.LOOK_FIRST_S else calls.renew(db, sent)
+            customer = accounts.get(db, self._charge.customer_id)
+            refused = charges.get(db, self._charge.id).refused_method
+            method = customer.default_payment_method
+            if method is None or method == refused:
+                return None
+            parameters: dict[str, Any] = {"payment_method": method, "off_session": not on_session}
+            if on_session:
+                parameters["return_url"] = account_url(customer.id, self._run.claim.created_at)
+            return calls.freeze(db, operation, parameters, (sent.number if sent else 0) + 1)
+
+    def _refused(self, call: calls.Call, method: str, code: str) -> None:
+        """The outcome of a confirmation: refused. Where the bank only wants to hear the customer, ask for a link;
+        where another card has become the default meanwhile, try that."""
+        self._known = call.number
+        if code == "authentication_required" and call.parameters["off_session"]:
+            self._confirm(on_session=True)
+            return
+        with self._run.transaction() as db:
+            default = accounts.get(db, self._charge.customer_id).default_payment_method
+        if default is not None and default != method:
+            self._confirm()
+        else:
+            self._decline(code, method, call.number)
+
+    def _decline(self, code: str, method: str | None, number: int) -> None:
+        with self._run.finish({"state": "declined", "reason": code}) as db:
+            charges.decline(
+                db,
+                self._charge,
+                self._run.payload.occasion,
+                number=number,
+                code=code,
+                method=method,
+                intent_id=self._intent["id"],
+            )
+
+    def _ask_customer(self, number: int) -> None:
+        url = self._intent["next_action"]["redirect_to_url"]["url"]
+        with self._run.finish({"state": "requires_action"}) as db:
+            charges.ask_customer(
+                db,
+                self._charge,
+                self._run.payload.occasion,
+                number=number,
+                url=url,
+                intent_id=self._intent["id"],
+            )
+
+
+@handles(RefundCharge)
+def refund_charge(run: Run[RefundCharge]) -> None:
+    job = run.payload
+    with run.transaction() as db:
+        charge = charges.get(db, job.charge_id)
+        name = f"refund:{charge.id}:{job.number}"
+        parameters = {
+            "payment_intent": charge.payment_intent,
+            "amount": job.cents,
+            "metadata": {"refund": name, "fix_id": str(charge.fix_id)},
+        }
+        call = calls.freeze(db, name, parameters)
+    refund = payments.create_refund(call)
+    if (refund["amount"], refund["currency"]) != (job.cents, charge.currency):
+        raise Permanent(f"refund {refund['id']} is of {refund['amount']} {refund['currency']}, not of {job.cents}")
+    made = charges.refund_failed if refund["status"] in ("failed", "canceled") else charges.refund_made
+    with run.finish({"refund": refund["id"], "status": refund["status"]}) as db:
+        made(db, charge, number=job.number, cents=job.cents, refund_id=refund["id"])
+
+
+@handles(SyncOverage)
+def sync_overage(run: Run[SyncOverage]) -> None:
+    """Nothing is asked of Stripe where a job before this one has told it all: a burst of fixes costs few requests."""
+    customer_id, start = run.payload.customer_id, run.payload.period_start
+    while _tell_overage(run, customer_id, start):
+        pass
+
+
+def _tell_overage(run: Run[Any], customer_id: int, start: datetime) -> bool:
+    """Tell Stripe what it does not know of the period's overage; returns whether there was anything."""
+    with run.transaction() as db:
+        known = overage.read(db, customer_id, start)
+        customer = accounts.get(db, customer_id)
+    if known.untold == (0, 0):
+        return False
+    item = items.get_item(known.told[-1].item) if known.told else None
+    with run.transaction() as db:
+        call = overage.freeze(db, customer, start, known, item)
+    told = items.set_item(call, item.id) if item is not None and item.open else items.create_item(call)
+    with run.transaction() as db:
+        overage.note(db, customer_id, start, told)
+    return True
