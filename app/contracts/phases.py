@@ -10,7 +10,7 @@ Phase = Literal["scan", "validation", "mitigation"]
 
 
 class PhaseCompleted(BaseModel):
-    """A phase of the Action has ended, and its result is stored. Published in the transaction that stores it."""
+    """A phase of the Action has ended. What follows from it is stored in one transaction with its result."""
 
     model_config = ConfigDict(frozen=True)
 
