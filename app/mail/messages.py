@@ -24,6 +24,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from app.ledger.errors import Permanent
 from app.mail.links import LINK_DAYS
+from app.mail.notices import Notice
 from app.settings import SettingsError, get_settings
 
 _templates = Environment(
@@ -86,6 +87,27 @@ def sign_in(*, to: str, name: str, account_url: str, ref: str, date: datetime | 
         name=name,
         ref=ref,
         date=date,
+        account_url=account_url,
+    )
+
+
+def notice(
+    told: Notice, *, to: str, name: str, account_url: str, ref: str, date: datetime | None = None
+) -> EmailMessage:
+    """To a customer, of their fixes, charges and plans: what `told` says.
+
+    Args:
+        account_url: a signed link (`app.mail.links.account_url`); a notice with a link of its own goes without.
+    """
+    return _message(
+        "notice",
+        subject=told.subject,
+        to=to,
+        name=name,
+        ref=ref,
+        date=date,
+        paragraphs=told.paragraphs(),
+        action=told.action(),
         account_url=account_url,
     )
 

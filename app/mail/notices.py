@@ -1,0 +1,329 @@
+"""Notices: what a customer is told of fixes, charges and plans. A class a kind, which says what values it takes and
+what is written from them.
+
+The values stand in the job and in its listings: no address, no secret. Amounts are integer cents, times have a
+zone. Repositories are whatever a sender called them.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from app.ledger.errors import Permanent
+from app.money import dollars
+from app.settings import get_settings
+
+KINDS: dict[str, type["Notice"]] = {}
+"""Every kind of notice, by name."""
+
+_REPO_MAX = 140
+
+_REASONS = {
+    "authentication_required": "the bank wants you to confirm the payment",
+    "card_not_supported": "the card does not support this kind of payment",
+    "card_velocity_exceeded": "the card has reached its limit",
+    "currency_not_supported": "the card does not support US dollars",
+    "expired_card": "the card has expired",
+    "incorrect_cvc": "the card's security code is wrong",
+    "incorrect_number": "the card's number is wrong",
+    "insufficient_funds": "the card has not enough funds",
+    "invalid_cvc": "the card's security code is wrong",
+    "invalid_expiry_month": "the card's expiry date is wrong",
+    "invalid_expiry_year": "the card's expiry date is wrong",
+    "invalid_number": "the card's number is wrong",
+    "issuer_not_available": "the bank could not be reached",
+    "no_payment_method": "you have no card with us",
+    "processing_error": "the bank could not process it",
+    "try_again_later": "the bank could not process it",
+    "withdrawal_count_limit_exceeded": "the card has reached its limit",
+}
+"""What we pass on, by Stripe's decline code. Whoever holds the card must not learn that it is reported lost, stolen
+or fraudulent, so any other code is the bank's secret."""
+
+_UNSAID = "the bank declined it, and can tell you why"
+
+_PLANS = {"trial": "the trial", "payg": "pay as you go", "teams": "Teams"}
+
+
+def _one_line(text: str) -> str:
+    """`text` without anything that breaks a line, hides, or turns the writing around."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_REPO_MAX]
+
+
+def _when(at: datetime) -> str:
+    at = at.astimezone(UTC)
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+
+
+def _terms(plan: str) -> str:
+    settings = get_settings()
+    if plan == "trial":
+        return "On the trial nothing is charged."
+    if plan == "payg":
+        return f"Pay as you go costs {dollars(settings.payg_fix_cents)} a deployed fix, charged at once."
+    return (
+        f"Teams costs {dollars(settings.teams_month_cents)} a month with {settings.teams_included_fixes} deployed"
+        f" fixes, and {dollars(settings.teams_overage_cents)} for each further one."
+    )
+
+
+def _offers(included: int) -> list[str]:
+    """What somebody can do whose trial is used up."""
+    settings = get_settings()
+    bonus = settings.trial_bonus_fixes if included <= settings.trial_fixes else 0
+    more = [f"Add a card and the trial includes {bonus} more."] if bonus else []
+    return [*more, f"Choose a plan to go on. {_terms('payg')} {_terms('teams')}"]
+
+
+Cents = Annotated[int, Field(strict=True, ge=0)]
+Repo = Annotated[str, AfterValidator(_one_line)]
+Url = Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
+
+
+class Notice(BaseModel):
+    """One thing that a customer is told."""
+
+    # A value that the next release added is ignored, as in a Command.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def __init_subclass__(cls, *, kind: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if kind is not None:
+            KINDS[kind] = cls
+
+    @property
+    def subject(self) -> str:
+        """A line of plain ASCII."""
+        raise NotImplementedError
+
+    def paragraphs(self) -> list[str]:
+        """What happened, what it costs, what to do. Plain text: whoever shows it escapes it."""
+        raise NotImplementedError
+
+    def action(self) -> tuple[str, str] | None:
+        """The words and the address of a link of its own, in place of the one to the account page."""
+        return None
+
+
+class _OfFix(Notice):
+    repo: Repo
+    issue_number: int
+
+    @property
+    def fix(self) -> str:
+        return f"the fix of {self.repo}#{self.issue_number}"
+
+
+class _OfCharge(_OfFix):
+    amount_cents: Cents
+
+    @property
+    def amount(self) -> str:
+        return dollars(self.amount_cents)
+
+
+class LastFreeFix(Notice, kind="last_free_fix"):
+    """The trial is used up, to the last fix."""
+
+    included: int
+
+    @property
+    def subject(self) -> str:
+        return "That was the last free fix of your trial"
+
+    def paragraphs(self) -> list[str]:
+        happened = f"The free fixes of your trial ({self.included} in all) are used. Nothing was charged."
+        return [happened, *_offers(self.included)]
+
+
+class OverLimit(_OfFix, kind="over_limit"):
+    """A fix came after the trial was used up."""
+
+    included: int
+
+    @property
+    def subject(self) -> str:
+        return "A fix was deployed over your trial's limit"
+
+    def paragraphs(self) -> list[str]:
+        happened = f"The free fixes of your trial ({self.included} in all) were used before {self.fix} was deployed."
+        return [f"{happened} It is not charged.", *_offers(self.included)]
+
+
+class _TeamsUsage(Notice):
+    used: int
+    included: int
+    overage_cents: Cents
+    """What each fix beyond those included costs."""
+    period_end: AwareDatetime
+
+    @property
+    def subject(self) -> str:
+        return f"{self.used} of {self.included} fixes of this period are used"
+
+
+class Usage80(_TeamsUsage, kind="usage_80"):
+    """Four fifths of a Teams period are used."""
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"You have used {self.used} of the {self.included} deployed fixes that Teams includes until"
+            f" {_when(self.period_end)}.",
+            f"After the last of them each further one costs {dollars(self.overage_cents)}, on your next invoice."
+            " You need do nothing.",
+        ]
+
+
+class Usage100(_TeamsUsage, kind="usage_100"):
+    """All that a Teams period includes is used."""
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"All {self.included} deployed fixes that Teams includes until {_when(self.period_end)} are used.",
+            f"From now until then each further one costs {dollars(self.overage_cents)}, on your next invoice."
+            " You need do nothing.",
+        ]
+
+
+class ChargeDeclined(_OfCharge, kind="charge_declined"):
+    """A charge failed."""
+
+    reason: str | None
+    """Stripe's decline code, or why there was nothing to try."""
+    next_attempt_at: AwareDatetime | None
+    """When the same card is tried again; None where only another card helps."""
+
+    @property
+    def subject(self) -> str:
+        return f"A charge of {self.amount} failed"
+
+    def paragraphs(self) -> list[str]:
+        why = _REASONS.get(self.reason or "", _UNSAID)
+        if self.next_attempt_at is None:
+            then = "Add another card: it is charged at once."
+        else:
+            then = f"We try again on {_when(self.next_attempt_at)}. If you add another card, it is charged at once."
+        return [f"We could not charge {self.amount} for {self.fix}: {why}.", then]
+
+
+class AuthenticationRequired(_OfCharge, kind="authentication_required"):
+    """The bank wants to hear the customer before it pays."""
+
+    url: Url
+    """Where the customer completes the payment."""
+
+    @property
+    def subject(self) -> str:
+        return f"Please confirm a payment of {self.amount}"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"Your bank wants you to confirm the {self.amount} for {self.fix}. Nothing is charged until you have.",
+        ]
+
+    def action(self) -> tuple[str, str]:
+        return "Confirm the payment", self.url
+
+
+class ChargeUncollectible(_OfCharge, kind="charge_uncollectible"):
+    """All attempts at a charge have failed."""
+
+    @property
+    def subject(self) -> str:
+        return f"A charge of {self.amount} is still open"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"We have tried several times to charge {self.amount} for {self.fix}, and do not try again by ourselves."
+            " Your account is past due.",
+            "Add another card: it is charged at once, together with whatever else is open.",
+        ]
+
+
+class ChargeSucceeded(_OfCharge, kind="charge_succeeded"):
+    """A charge that had failed was paid."""
+
+    @property
+    def subject(self) -> str:
+        return f"Your payment of {self.amount} went through"
+
+    def paragraphs(self) -> list[str]:
+        return [f"The {self.amount} for {self.fix}, which could not be charged before, are paid. You need do nothing."]
+
+
+class Refunded(_OfCharge, kind="refunded"):
+    """A charge was given back, or a part of it."""
+
+    @property
+    def subject(self) -> str:
+        return f"We have refunded {self.amount}"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"We have sent {self.amount} for {self.fix} back to your card. Banks take five to ten days to show it.",
+        ]
+
+
+class PlanChanged(Notice, kind="plan_changed"):
+    """A plan begins."""
+
+    plan: Literal["trial", "payg", "teams"]
+    effective_at: AwareDatetime
+
+    @property
+    def subject(self) -> str:
+        return f"Your plan: {_PLANS[self.plan]}"
+
+    def paragraphs(self) -> list[str]:
+        return [f"From {_when(self.effective_at)} on, your plan is {_PLANS[self.plan]}. {_terms(self.plan)}"]
+
+
+class PlanEnds(Notice, kind="plan_ends"):
+    """Teams was cancelled, to the end of what is paid."""
+
+    plan_after: Literal["trial", "payg"]
+    ends_at: AwareDatetime
+
+    @property
+    def subject(self) -> str:
+        return f"Teams ends on {_when(self.ends_at)}"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"You have cancelled Teams. It goes on until {_when(self.ends_at)}; fixes beyond those included are still"
+            f" billed. After that your plan is {_PLANS[self.plan_after]}. {_terms(self.plan_after)}",
+            "To keep Teams, choose it again before then.",
+        ]
+
+
+class SubscriptionPastDue(Notice, kind="subscription_past_due"):
+    """The money for Teams did not come."""
+
+    amount_cents: Cents | None
+
+    @property
+    def subject(self) -> str:
+        return "Your payment for Teams failed"
+
+    def paragraphs(self) -> list[str]:
+        owed = "what Teams costs" if self.amount_cents is None else f"{dollars(self.amount_cents)} for Teams"
+        return [
+            f"We could not charge {owed}. It is tried again in the next days, and Tallyhook stops if it stays open.",
+            "Add another card so that the next attempt succeeds.",
+        ]
+
+
+def read(kind: str, values: dict[str, Any]) -> Notice:
+    """The notice of that kind with those values.
+
+    Raises:
+        Permanent: there is no such kind, or it takes other values. What they were is not repeated.
+    """
+    if kind not in KINDS:
+        raise Permanent(f"there is no notice of the kind {kind!r}")
+    try:
+        return KINDS[kind].model_validate(values)
+    except ValidationError as error:
+        wrong = sorted({str(item["loc"][0]) for item in error.errors()})
+        raise Permanent(f"not what a notice of the kind {kind} takes: {', '.join(wrong)}") from None
