@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Row, exists, select
 from app.billing.charges import RETRY_DAYS
 from app.billing.fixes import included, used
 from app.billing.periods import period_at
-from app.billing.plans import plan_at
-from app.billing.tables import charges, subscriptions
+from app.billing.plans import open_subscription, plan_at
+from app.billing.tables import charges
 from app.contracts.http import BillingStatus
 from app.customers import accounts
 
@@ -29,17 +29,15 @@ def billing_status(db: Connection, customer_id: int) -> BillingStatus:
     period = period_at(db, customer_id, plan, now)
     allowed = included(customer, plan)
     count = used(db, customer_id, plan, period.start) if period else 0
-    may_use = {
-        "trial": lambda: count < allowed,
-        "payg": lambda: _pays(db, customer),
-        "teams": lambda: _subscribed(db, customer),
-    }
+    may_use = (
+        _subscribed(db, customer) if plan == "teams" else _pays(db, customer) if plan == "payg" else count < allowed
+    )
     return BillingStatus(
         customer_id=customer.id,
         plan=plan,
         stripe_customer_id=customer.stripe_customer_id,
         subscription_status=customer.subscription_status,
-        can_use_service=customer.stripe_deleted_at is None and may_use[plan](),
+        can_use_service=customer.stripe_deleted_at is None and may_use,
         current_usage=count,
         included=allowed,
         remaining=max(0, allowed - count),
@@ -65,9 +63,7 @@ def _pays(db: Connection, customer: Row[Any]) -> bool:
 
 def _subscribed(db: Connection, customer: Row[Any]) -> bool:
     """Teams: a subscription that runs, or is past due within its grace."""
-    row = db.execute(
-        select(subscriptions).where(subscriptions.c.customer_id == customer.id, subscriptions.c.ended_at.is_(None))
-    ).one_or_none()
+    row = open_subscription(db, customer.id)
     if row is None:
         return False
     late = row.status == "past_due" and row.past_due_since is not None

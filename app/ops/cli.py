@@ -11,6 +11,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from structlog.contextvars import bind_contextvars
 
+import app.contracts.billing
 import app.contracts.provisioning
 import app.contracts.upkeep  # noqa: F401  (so that every queue and period is known)
 from app.db import get_engine, transaction
@@ -21,6 +22,7 @@ from app.ledger.relay import Relay
 from app.logs import configure_logs
 from app.migrations import NewerDatabase, current, migrate, newest
 from app.ops.audit import audit as run_audit
+from app.ops.customer_commands import customers_app
 from app.ops.demo import demo
 from app.ops.job_commands import jobs_app, operator, queues_app
 from app.ops.output import JsonOption, console, errors, fail, print_json, print_rows
@@ -38,6 +40,7 @@ db_app = typer.Typer(no_args_is_help=True, help="The database's schema.")
 cli.add_typer(jobs_app, name="jobs")
 cli.add_typer(queues_app, name="queues")
 cli.add_typer(signups_app, name="signups")
+cli.add_typer(customers_app, name="customers")
 cli.add_typer(db_app, name="db")
 cli.command()(demo)
 
