@@ -198,6 +198,7 @@ class Environment:
             "DATABASE_URL": self.database.url,
             "REDIS_URL": redis_url,
             "SIGNUP_RATE_LIMIT": "100000000/hour",
+            "API_RATE_LIMIT": "100000000/hour",
         }
         self.machine = describe_machine(
             self.database.value("SHOW server_version").split()[0], self.redis.info("server")["redis_version"]

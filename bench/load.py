@@ -1,6 +1,7 @@
-"""Sends signups over keep-alive connections: a process of its own, cheap enough not to become the figure.
+"""Sends signups, or phase events, over keep-alive connections: a process of its own, cheap enough not to become
+the figure.
 
-    python -m bench.load --port 8000 --connections 32 --seconds 5
+    python -m bench.load --port 8000 --connections 32 --first 0 --seconds 5
 
 Each connection sends its next request when its last one has been answered. Prints one JSON object.
 """
@@ -12,13 +13,18 @@ import selectors
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _REQUEST = (
-    b"POST /api/v1/customers HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
-    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
+    b"Content-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b"
 )
-_BODY = b'{"email":"bench-%012d@tallyhook.example.com","name":"Benchmark %d"}'
+_SIGNUP = b'{"email":"bench-%012d@tallyhook.example.com","name":"Benchmark %d"}'
+_FIX = (
+    b'{"phase":"mitigation","data":{"fixed":true,"prUrl":"https://github.com/bench/fixes/pull/%d","fixCommit":"%040x",'
+    b'"timestamp":"2026-01-02T03:04:05.678Z"},"repo":"bench/fixes","issueNumber":%d,"commitSha":"%040x"}'
+)
 _HEAD = re.compile(rb"HTTP/1\.1 (\d\d\d) .*?\r\ncontent-length: (\d+)\r\n(?:.*?\r\n)?\r\n", re.IGNORECASE | re.DOTALL)
 _PATIENCE_S = 30.0
 
@@ -29,7 +35,8 @@ class BadAnswer(Exception):
 
 @dataclass
 class Load:
-    """Signups number `first`, `first` + 1, … until `requests` are sent or `seconds` are over.
+    """Signups number `first`, `first` + 1, … until `requests` are sent or `seconds` are over; with `api_keys` deployed
+    fixes, under each of these keys in turn.
 
     Answers to what was sent in the first `warmup` seconds are checked, but not counted.
     """
@@ -40,9 +47,10 @@ class Load:
     warmup: float = 0.0
     seconds: float = 600.0
     requests: int = 2**62
+    api_keys: Sequence[str] = ()
     latencies: list[float] = field(default_factory=list)
     sent_at: list[float] = field(default_factory=list)
-    """Unix time at which each signup was sent; kept for runs of a given number of requests."""
+    """Unix time at which each request was sent; kept for runs of a given number of requests."""
 
     def run(self) -> None:
         """Send everything.
@@ -77,12 +85,20 @@ class Load:
             return False
         number = self.first + self._sent
         self._sent += 1
-        body = _BODY % (number, number)
+        request = self._request(number)
         connection.sent = now
         if self.requests < 2**62:
             self.sent_at.append(time.time())
-        connection.sock.sendall(_REQUEST % (len(body), body))
+        connection.sock.sendall(request)
         return True
+
+    def _request(self, number: int) -> bytes:
+        if not self.api_keys:
+            body = _SIGNUP % (number, number)
+            return _REQUEST % (b"/api/v1/customers", b"", len(body), body)
+        key = self.api_keys[number % len(self.api_keys)].encode()
+        body = _FIX % (number, number, number + 1, number)
+        return _REQUEST % (b"/api/v1/phase-data", b"X-API-Key: %b\r\n" % key, len(body), body)
 
     def _receive(self, connection: "_Connection") -> bool:
         got = connection.sock.recv(65536)
@@ -113,10 +129,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=main.__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
-    parser.add_argument("--first", type=int, required=True, help="the number of the first signup")
+    parser.add_argument("--first", type=int, required=True, help="the number of the first request")
     parser.add_argument("--warmup", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--requests", type=int, default=2**62)
+    parser.add_argument("--api-keys", nargs="*", default=(), help="send phase events under these, not signups")
     load = Load(**vars(parser.parse_args()))
     try:
         load.run()
