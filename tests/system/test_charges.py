@@ -1,0 +1,218 @@
+"""A deployed fix of payg is charged once, whatever is lost, repeated or refused (seed: "retries payment failures",
+"recovers from stripe API failures"; failures.md 1 to 6 and 22 to 26, 38)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.billing import charges
+from app.db import get_engine, transaction
+from app.ledger.executor import Executor
+from app.ledger.relay import Relay
+from app.sandbox.stripe import StripeSandbox
+from app.stripe.client import client
+from tests.system import money
+from tests.system.scene import Mailbox, drain, drain_to_the_end, one, sql, time_passes
+
+CREATE = "POST /v1/payment_intents"
+CONFIRM = "POST /v1/payment_intents/{intent}/confirm"
+
+
+def test_a_fix_of_payg_is_charged_at_once_and_once(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    money.deploy(ada, 1, run="2")
+    drain()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert money.entries(ada) == [("accepted", 0), ("succeeded", 1500)]
+    assert money.taken(stripe, ada) == 1500
+    assert len(stripe.objects("payment_intent")) == 1
+    assert money.status(ada).can_use_service
+
+
+@pytest.mark.parametrize("operation", [CREATE, CONFIRM])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "lose"},
+        {"kind": "refuse"},
+        {"kind": "lock_timeout"},
+        {"kind": "status", "status": 409},
+        {"kind": "status", "status": 429},
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 500, "when": "after"},
+    ],
+    ids=lambda fault: "-".join(str(part) for part in fault.values()),
+)
+def test_recovers_from_stripe_api_failures(stripe: StripeSandbox, operation: str, fault: dict[str, Any]) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    stripe.fault(operation=operation, count=3, **fault)
+    money.deploy(ada, 1)
+    drain_to_the_end()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert money.taken(stripe, ada) == 1500
+    assert len(stripe.objects("payment_intent")) == 1
+
+
+def test_an_answer_lost_for_longer_than_the_key_lives_makes_no_second_charge(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    for operation in (CREATE, CONFIRM):
+        stripe.fault("lose", operation=operation, count=1)
+    money.deploy(ada, 1)
+    for _ in range(3):
+        drain()
+        stripe.advance(25 * 3600)
+        sql("UPDATE external_calls SET first_sent_at = first_sent_at - interval '25 hours'")
+        time_passes()
+    drain_to_the_end()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert len(stripe.objects("payment_intent")) == 1
+    assert money.taken(stripe, ada) == 1500
+
+
+def test_retries_payment_failures_after_1_3_5_and_7_days(stripe: StripeSandbox, mailbox: Mailbox) -> None:
+    ada = money.customer("payg", "pm_card_chargeCustomerFail")
+    money.deploy(ada, 1)
+    drain()
+    for waited in (1, 2, 2):
+        assert money.charge_states(ada) == ["declined"]
+        assert money.status(ada).can_use_service
+        confirmed = len(stripe.requests(CONFIRM))
+        money.days_pass(ada, waited)
+        drain()
+        assert len(stripe.requests(CONFIRM)) == confirmed + 1
+    money.days_pass(ada, 2)
+    drain()
+    assert money.charge_states(ada) == ["uncollectible"]
+    assert money.status(ada).subscription_status == "past_due"
+    assert not money.status(ada).can_use_service
+    assert money.taken(stripe, ada) == 0
+    assert one("SELECT count(*) FROM jobs WHERE state IN ('queued', 'retrying')") == 0
+
+
+def test_a_new_card_pays_what_had_failed_at_once_and_the_retries_find_it_paid(
+    stripe: StripeSandbox, mailbox: Mailbox
+) -> None:
+    ada = money.customer("payg", "pm_card_chargeCustomerFail")
+    money.deploy(ada, 1)
+    drain()
+    assert money.charge_states(ada) == ["declined"]
+    method = money.give_card(ada, "pm_card_visa")
+    with transaction() as db:
+        charges.redrive(db, ada.id, method)
+    drain()
+    assert money.charge_states(ada) == ["succeeded"]
+    money.days_pass(ada, 10)
+    drain_to_the_end()
+    assert money.taken(stripe, ada) == 1500
+    assert money.entries(ada)[-1] == ("succeeded", 1500)
+
+
+def test_a_hard_decline_is_not_tried_again_on_that_card(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg")
+    stripe.change_card(money.give_card(ada, "pm_card_visa"), "visa_chargeDeclinedStolenCard")
+    money.deploy(ada, 1)
+    drain()
+    money.days_pass(ada, 10)
+    drain_to_the_end()
+    assert len(stripe.requests(CONFIRM)) == 1
+    assert money.charge_states(ada) == ["uncollectible"]
+
+
+def test_a_bank_that_wants_to_hear_the_customer_gets_the_same_intent_by_link(
+    stripe: StripeSandbox, mailbox: Mailbox
+) -> None:
+    ada = money.customer("payg", "pm_card_authenticationRequired")
+    money.deploy(ada, 1)
+    drain()
+    assert money.charge_states(ada) == ["requires_action"]
+    [intent] = stripe.objects("payment_intent")
+    assert intent["next_action"]["redirect_to_url"]["url"] in mailbox.mails()[-1].text
+    stripe.authenticate(intent["id"])
+    money.days_pass(ada, 1)
+    drain_to_the_end()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert len(stripe.objects("payment_intent")) == 1
+
+
+def test_no_charge_is_tried_for_a_customer_who_was_deleted_in_stripe(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    client().v1.customers.delete(ada.stripe_id)
+    money.deploy(ada, 1)
+    money.deploy(ada, 2)
+    drain_to_the_end()
+    assert money.charge_states(ada) == ["uncollectible", "uncollectible"]
+    assert len(stripe.requests(CREATE)) == 1
+    assert not money.status(ada).can_use_service
+
+
+def test_a_card_detached_between_check_and_charge_takes_the_decline_path(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg")
+    method = money.give_card(ada, "pm_card_visa")
+    client().v1.payment_methods.detach(method)
+    money.deploy(ada, 1)
+    drain()
+    assert money.charge_states(ada) == ["declined"]
+    new = money.give_card(ada, "pm_card_visa")
+    with transaction() as db:
+        charges.redrive(db, ada.id, new)
+    drain()
+    assert money.charge_states(ada) == ["succeeded"]
+
+
+def test_the_kill_switch_holds_charges_while_fixes_are_counted(
+    stripe: StripeSandbox, configure: Callable[..., None]
+) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    with get_engine().connect() as db:
+        Executor(["billing"]).drain("billing")
+        Relay(["billing"]).sweep(db)
+    assert money.outcomes(ada) == ["charge"]
+    assert one("SELECT state FROM jobs WHERE name = 'charge_fix'") == "held"
+    assert stripe.requests(CREATE) == []
+    with get_engine().connect() as db:
+        Relay([]).sweep(db)
+    drain_to_the_end()
+    assert money.taken(stripe, ada) == 1500
+
+
+def test_an_intent_of_another_amount_is_refused_before_it_is_confirmed(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    stripe.fault("refuse", operation=CONFIRM, count=1)
+    money.deploy(ada, 1)
+    drain()
+    [intent] = stripe.objects("payment_intent")
+    client().v1.payment_intents.update(intent["id"], {"amount": 9900})
+    drain_to_the_end()
+    assert one("SELECT state FROM jobs WHERE name = 'charge_fix'") == "dead"
+    assert "9900" in one("SELECT error_message FROM jobs WHERE name = 'charge_fix'")
+    assert money.taken(stripe, ada) == 0
+
+
+def test_refunds_add_up_and_never_exceed_what_was_taken(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    drain()
+    fix = one("SELECT id FROM fixes")
+    with transaction() as db:
+        charges.ask_refund(db, fix, 500, actor="ops", reason="kind")
+    for cents in (0, -5, 1001):
+        with pytest.raises(charges.RefundRefused), transaction() as db:
+            charges.ask_refund(db, fix, cents, actor="ops", reason="greedy")
+    stripe.fault("lose", operation="POST /v1/refunds", count=1)
+    drain_to_the_end()
+    with transaction() as db:
+        _, left = charges.ask_refund(db, fix, None, actor="ops", reason="all of it")
+    assert left == 1000
+    drain_to_the_end()
+    assert money.entries(ada)[-4:] == [
+        ("refund_asked", 0),
+        ("refunded", -500),
+        ("refund_asked", 0),
+        ("refunded", -1000),
+    ]
+    assert sum(refund["amount"] for refund in stripe.objects("refund")) == 1500
+    with pytest.raises(charges.RefundRefused), transaction() as db:
+        charges.ask_refund(db, fix, 1, actor="ops", reason="once more")
