@@ -1,0 +1,158 @@
+"""Subscriptions to Teams (stripe.md, "Teams" and "Shapes that moved")."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from app.ledger.errors import Permanent
+from app.stripe.calls import Call
+from app.stripe.client import asking, client, metadata, send, since
+
+_ENDED = ("canceled", "incomplete_expired")
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A subscription as Stripe shows it.
+
+    `owner`: the customer of ours whose it is, by its metadata. `cancels`: it ends with its period. `period_start`,
+    `period_end`: the current period.
+    """
+
+    id: str
+    customer: str
+    owner: str | None
+    status: str
+    cancels: bool
+    payment_method: str | None
+    period_start: datetime
+    period_end: datetime
+    created_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def incomplete(self) -> bool:
+        """Its first payment has not come: it gives no service, and Stripe throws it away by itself."""
+        return self.status in ("incomplete", "incomplete_expired")
+
+    @property
+    def past_due(self) -> bool:
+        return self.status in ("past_due", "unpaid")
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _read(found: dict[str, Any]) -> Subscription:
+    item = found["items"]["data"][0]
+    ended = found["status"] in _ENDED
+    return Subscription(
+        id=found["id"],
+        customer=found["customer"],
+        owner=found["metadata"].get("customer_id"),
+        status=found["status"],
+        cancels=bool(found["cancel_at_period_end"] or found["cancel_at"]) and not ended,
+        payment_method=found["default_payment_method"],
+        period_start=_time(item["current_period_start"]),
+        period_end=_time(item["current_period_end"]),
+        created_at=_time(found["start_date"]),
+        ended_at=_time(found["ended_at"] or item["current_period_end"]) if ended else None,
+    )
+
+
+def parameters(
+    *, stripe_customer: str, customer_id: int, price: str, payment_method: str, request: str
+) -> dict[str, Any]:
+    """What a subscription is created with. It is created paid, or not at all; the metadata is how it is found again."""
+    return {
+        "customer": stripe_customer,
+        "items": [{"price": price}],
+        "default_payment_method": payment_method,
+        "payment_behavior": "error_if_incomplete",
+        "off_session": True,
+        "metadata": {"customer_id": str(customer_id), "request": request},
+    }
+
+
+def create(call: Call) -> Subscription:
+    """The subscription that `call` creates, or has created in an earlier attempt.
+
+    Raises:
+        Declined: the first month could not be charged; there is no subscription.
+        as `app.stripe.client.send`
+    """
+    return send(call, lambda given, options: _read(client().v1.subscriptions.create(given, options).to_dict()), _find)
+
+
+def _find(call: Call) -> Subscription | None:
+    wanted = call.parameters["metadata"]["request"]
+    with asking():
+        page = client().v1.subscriptions.list(
+            {
+                "customer": call.parameters["customer"],
+                "status": "all",
+                "created": {"gte": since(call)},
+                "limit": 100,
+            }
+        )
+        for found in page.auto_paging_iter():
+            if metadata(found).get("request") == wanted:
+                return _read(found.to_dict())
+    return None
+
+
+def find_open(stripe_customer: str, customer_id: int) -> Subscription | None:
+    """The subscription that the customer has already, if any: nobody pays for Teams twice.
+
+    Raises:
+        Permanent: one that is not ours is in the way.
+        as `app.stripe.client.asking`
+    """
+    with asking():
+        page = client().v1.subscriptions.list({"customer": stripe_customer, "limit": 100})
+        found = [_read(one.to_dict()) for one in page.auto_paging_iter()]
+    for subscription in found:
+        if subscription.incomplete:
+            continue
+        if subscription.owner != str(customer_id):
+            raise Permanent(f"the customer has a subscription in Stripe that is not ours: {subscription.id}")
+        return subscription
+    return None
+
+
+def retrieve(subscription_id: str) -> Subscription:
+    """The subscription as it is now.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    with asking():
+        return _read(client().v1.subscriptions.retrieve(subscription_id).to_dict())
+
+
+def set_payment_method(subscription_id: str, payment_method: str | None) -> None:
+    """What the subscription's invoices are charged to, also when a payment is retried; None for the customer's."""
+    with asking():
+        client().v1.subscriptions.update(subscription_id, {"default_payment_method": payment_method or ""})
+
+
+def set_cancels(subscription_id: str, cancels: bool) -> Subscription:
+    """Have it end with its current period, or take that back. One that has ended is left as it is."""
+    found = retrieve(subscription_id)
+    if found.ended_at is not None or found.cancels == cancels:
+        return found
+    with asking():
+        changed = client().v1.subscriptions.update(subscription_id, {"cancel_at_period_end": cancels})
+    return _read(changed.to_dict())
+
+
+def cancel(subscription_id: str) -> Subscription:
+    """End it now: what is pending is invoiced, the rest of the period given back. One that has ended is left as it is,
+    so that a second time invoices nothing (Stripe keeps no idempotency keys of a DELETE)."""
+    found = retrieve(subscription_id)
+    if found.ended_at is not None:
+        return found
+    with asking():
+        ended = client().v1.subscriptions.cancel(subscription_id, {"invoice_now": True, "prorate": True})
+    return _read(ended.to_dict())
