@@ -1,21 +1,26 @@
 """The JSON bodies of the HTTP interface (interface.md)."""
 
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from math import isfinite
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    RootModel,
     SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from app.customers.addresses import normalise
@@ -211,6 +216,112 @@ class Phases(BaseModel):
     @model_serializer(mode="wrap")
     def _found(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {phase: found for phase, found in dump(self).items() if found is not None}
+
+
+_EARLIEST, _LATEST = 2000, 2100
+_DEFAULT_DAYS, _MAX_DAYS = 30, 366
+
+
+def _instant(value: object, *, last: bool) -> datetime:
+    """A day or a time as the instant where it begins; a day that is the `last` one, as where it ends."""
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError("must be a day (2026-11-22) or a time (2026-11-22T10:00:00Z)") from None
+    if not _EARLIEST <= at.year < _LATEST:
+        raise ValueError(f"must be from {_EARLIEST} on and before {_LATEST}")
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    is_day = len(str(value)) <= len("2026-11-22")
+    return at + timedelta(days=1) if last and is_day else at
+
+
+def _tonight() -> datetime:
+    """Where today ends."""
+    return _instant(datetime.now(UTC).date(), last=True)
+
+
+_INSTANT = WithJsonSchema({"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]})
+
+
+class UsageQuery(BaseModel):
+    """`GET /api/v1/usage`: days, which are UTC's, or times. Without `to` until today, without `from` 30 days."""
+
+    end: Annotated[datetime, BeforeValidator(partial(_instant, last=True)), _INSTANT] = Field(
+        default_factory=_tonight, alias="to"
+    )
+    start: Annotated[datetime, BeforeValidator(partial(_instant, last=False)), _INSTANT] = Field(
+        default_factory=lambda given: given.get("end", _tonight()) - timedelta(days=_DEFAULT_DAYS), alias="from"
+    )
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if not self.start < self.end:
+            raise ValueError("`from` must be before `to`")
+        if self.end - self.start > timedelta(days=_MAX_DAYS):
+            raise ValueError(f"from `from` to `to` must be {_MAX_DAYS} days at most")
+        return self
+
+
+class UsageTotals(BaseModel):
+    """Fixes, by what came of them, and what they cost. Refunds are not taken off."""
+
+    fixes: int
+    included: int
+    over_limit: int
+    charged: int
+    overage: int
+    amount_cents: int
+
+
+class UsageDay(UsageTotals):
+    """Those of one day (UTC)."""
+
+    day: date
+
+
+class Usage(BaseModel):
+    """The fixes accepted from `from` on and before `to`; days without any are left out."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    start: datetime = Field(alias="from")
+    end: datetime = Field(alias="to")
+    days: list[UsageDay]
+    totals: UsageTotals
+
+
+class BillsQuery(BaseModel):
+    """`GET /api/v1/invoices`. `before`: the id of the last one that is known, for those that are older."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    before: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$", max_length=255)] | None = None
+
+
+class Bill(BaseModel):
+    """An invoice of Teams, or the charge for one fix. `fix` is what a charge is for."""
+
+    class Fix(BaseModel):
+        """Where it was deployed."""
+
+        repo: str
+        issue_number: int
+        commit_sha: str
+
+    type: Literal["invoice", "charge"]
+    id: str
+    status: str
+    amount_cents: int
+    paid_cents: int
+    refunded_cents: int
+    currency: str
+    description: str
+    created_at: datetime
+    hosted_url: str | None
+    fix: Fix | None
+
+
+class Bills(RootModel[list[Bill]]):
+    """Invoices and charges, the newest first."""
 
 
 class Problem(BaseModel):

@@ -4,13 +4,14 @@ from uuid import UUID
 
 from flask import Blueprint, Response, g
 
+from app.billing import bills, usage
 from app.billing.status import billing_status
-from app.contracts.http import BillingStatus, JobView, NewApiKey
+from app.contracts.http import BillingStatus, Bills, BillsQuery, JobView, NewApiKey, Usage, UsageQuery
 from app.contracts.http import Problem as ProblemBody
 from app.customers import api_keys
 from app.db import transaction
 from app.intake.auth import require_api_key
-from app.intake.bodies import reply
+from app.intake.bodies import read_query, reply
 from app.intake.openapi import describe
 from app.intake.problems import Problem
 from app.ledger import ops
@@ -24,6 +25,26 @@ blueprint.before_request(require_api_key)
 def status() -> Response:
     with transaction() as db:
         return reply(billing_status(db, g.customer_id))
+
+
+@blueprint.get("/usage")
+@describe("Your fixes by day, and what they cost", query=UsageQuery, answers={200: Usage}, api_key=True)
+def show_usage() -> Response:
+    wanted = read_query(UsageQuery)
+    with transaction() as db:
+        return reply(usage.usage(db, g.customer_id, wanted.start, wanted.end))
+
+
+@blueprint.get("/invoices")
+@describe("Your invoices and charges, the newest first", query=BillsQuery, answers={200: Bills}, api_key=True)
+def list_bills() -> Response:
+    wanted = read_query(BillsQuery)
+    try:
+        with transaction() as db:
+            found = bills.bills(db, g.customer_id, limit=wanted.limit, before=wanted.before)
+    except bills.NoSuchBill:
+        raise Problem(422, "`before` is the id of no invoice or charge of yours.") from None
+    return reply(Bills(found))
 
 
 @blueprint.post("/api-keys")
