@@ -296,7 +296,11 @@ def _tell_overage(run: Run[Any], customer_id: int, start: datetime) -> bool:
         return False
     item = items.get_item(known.told[-1].item) if known.told else None
     with run.transaction() as db:
+        if item is not None:
+            known = overage.learn(db, customer_id, start, known, item)
         call = overage.freeze(db, customer, start, known, item)
+    if call is None:
+        return False
     told = items.set_item(call, item.id) if item is not None and item.open else items.create_item(call)
     with run.transaction() as db:
         overage.note(db, customer_id, start, told)

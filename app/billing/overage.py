@@ -55,24 +55,39 @@ def read(db: Connection, customer_id: int, period_start: datetime) -> Overage:
     return Overage(counted, int(cents), list(told.values()))
 
 
-def freeze(db: Connection, customer: Row[Any], period_start: datetime, known: Overage, item: Item | None) -> calls.Call:
-    """The call that tells Stripe what it does not know yet: `item`, the newest, is set to the whole of it while it is
-    open; else a new one is made of the rest, for the next invoice (failures.md 29).
+def _name(customer_id: int, period_start: datetime) -> str:
+    return f"overage:{customer_id}:{period_start:%Y%m%dT%H%M%S}"
+
+
+def learn(db: Connection, customer_id: int, period_start: datetime, known: Overage, item: Item) -> Overage:
+    """What is known once the newest item has been looked at: a call whose answer was lost may have set it.
 
     Raises:
-        Permanent: the item is not what we last set it to. Somebody changed it; nothing is set on top of that.
+        Permanent: the item is not what we ever set it to. Somebody changed it; nothing is set on top of that.
     """
+    last = known.told[-1]
+    if (item.fixes, item.amount_cents) == (last.fixes, last.amount_cents):
+        return known
+    sent = calls.latest(db, f"{_name(customer_id, period_start)}:{item.id}:{item.fixes}")
+    if sent is None or sent.parameters["amount"] != item.amount_cents:
+        raise Permanent(f"invoice item {item.id} is {item.amount_cents} cents in Stripe, not {last.amount_cents}")
+    note(db, customer_id, period_start, item)
+    return read(db, customer_id, period_start)
+
+
+def freeze(
+    db: Connection, customer: Row[Any], period_start: datetime, known: Overage, item: Item | None
+) -> calls.Call | None:
+    """The call that tells Stripe what it does not know yet, if anything: `item`, the newest, is set to the whole of it
+    while it is open; else a new one is made of the rest, for the next invoice (failures.md 29)."""
     more, more_cents = known.untold
-    period = period_start.isoformat()
-    name = f"overage:{customer.id}:{period_start:%Y%m%dT%H%M%S}"
-    if item is not None:
-        last = known.told[-1]
-        if (item.fixes, item.amount_cents) != (last.fixes, last.amount_cents):
-            raise Permanent(f"invoice item {item.id} is {item.amount_cents} cents in Stripe, not {last.amount_cents}")
-        if item.open:
-            fixes_now, cents_now = last.fixes + more, last.amount_cents + more_cents
-            wanted = change_parameters(period=period, fixes=fixes_now, amount_cents=cents_now)
-            return calls.freeze(db, f"{name}:{item.id}:{fixes_now}", wanted)
+    if not more:
+        return None
+    period, name = period_start.isoformat(), _name(customer.id, period_start)
+    if item is not None and item.open:
+        fixes_now, cents_now = known.told[-1].fixes + more, known.told[-1].amount_cents + more_cents
+        changed = change_parameters(period=period, fixes=fixes_now, amount_cents=cents_now)
+        return calls.freeze(db, f"{name}:{item.id}:{fixes_now}", changed)
     number = len(known.told) + 1
     wanted = item_parameters(
         stripe_customer=customer.stripe_customer_id,

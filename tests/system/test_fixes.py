@@ -1,0 +1,202 @@
+"""A fix is counted once for ever, in its period and under its plan (seed: "usage events accepted", "trial signup to
+first fix", "prevents race conditions", "billing returns correct status"; failures.md 27 to 30)."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.billing import plans
+from app.db import transaction
+from app.sandbox.stripe import StripeSandbox
+from app.stripe.client import client
+from tests.system import money
+from tests.system.scene import Mailbox, drain, drain_to_the_end, one, sql
+
+ITEMS = "* /v1/invoiceitems*"
+
+
+def teams(start: datetime | None = None) -> money.Customer:
+    """A customer on Teams, whose period began a day ago."""
+    found = money.customer()
+    start = start or datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+    sql(
+        "INSERT INTO subscriptions (id, customer_id, status, created_at) VALUES (%(id)s, %(c)s, 'active', %(at)s)",
+        id=f"sub_{found.id}",
+        c=found.id,
+        at=start,
+    )
+    sql(
+        "INSERT INTO billing_periods VALUES (%(id)s, %(c)s, %(at)s, %(at)s + interval '30 days')",
+        id=f"sub_{found.id}",
+        c=found.id,
+        at=start,
+    )
+    with transaction() as db:
+        plans.change(db, found.id, "teams", reason="test", effective_at=start)
+    return found
+
+
+def test_trial_signup_to_first_fix(stripe: StripeSandbox) -> None:
+    ada = money.customer()
+    money.deploy(ada, 1)
+    drain()
+    seen = money.status(ada)
+    assert (seen.plan, seen.current_usage, seen.included, seen.remaining) == ("trial", 1, 5, 4)
+    assert seen.can_use_service
+    assert stripe.requests("POST /v1/payment_intents") == []
+
+
+def test_the_last_free_fix_is_announced_and_those_over_it_are_recorded_and_cost_nothing(mailbox: Mailbox) -> None:
+    ada = money.customer()
+    for issue in range(7):
+        money.deploy(ada, issue + 1)
+    drain()
+    assert money.outcomes(ada) == ["included"] * 5 + ["over_limit"] * 2
+    seen = money.status(ada)
+    assert (seen.current_usage, seen.remaining, seen.can_use_service) == (5, 0, False)
+    assert money.charge_states(ada) == []
+    assert len(mailbox.mails()) == 3  # the last free one, and two over it
+
+
+def test_the_bonus_adds_five_once() -> None:
+    ada = money.customer()
+    sql("UPDATE customers SET bonus_at = clock_timestamp() WHERE id = %(id)s", id=ada.id)
+    for issue in range(11):
+        money.deploy(ada, issue + 1)
+    drain()
+    assert money.outcomes(ada) == ["included"] * 10 + ["over_limit"]
+
+
+@pytest.mark.parametrize("case", [{"run": "2"}, {"repo": "O/R"}, {"commit": "C0FFEE"}, {"fix_id": "fix-1", "run": "3"}])
+def test_the_same_fix_by_another_result_is_one_fix(case: dict[str, str]) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    money.deploy(ada, 1, **case)  # type: ignore[arg-type]
+    drain()
+    assert money.outcomes(ada) == ["charge"]
+
+
+@pytest.mark.parametrize("case", [{"issue": 2}, {"commit": "beef"}, {"repo": "o/other"}])
+def test_a_fix_at_another_place_is_another_fix(case: dict[str, object]) -> None:
+    ada = money.customer()
+    money.deploy(ada, 1)
+    money.deploy(ada, **({"issue": 1} | case))  # type: ignore[arg-type]
+    drain()
+    assert money.outcomes(ada) == ["included", "included"]
+
+
+def test_the_senders_id_decides_where_there_is_one() -> None:
+    ada = money.customer()
+    money.deploy(ada, 1, fix_id="a")
+    money.deploy(ada, 1, fix_id="b")  # two fixes at one place
+    money.deploy(ada, 2, fix_id="a")  # the first one again, from elsewhere
+    money.deploy(ada, 1)  # and by its place alone
+    drain()
+    assert money.outcomes(ada) == ["included", "included"]
+
+
+def test_the_same_fix_of_another_customer_is_theirs() -> None:
+    ada, bob = money.customer(), money.customer()
+    money.deploy(ada, 1, fix_id="a")
+    money.deploy(bob, 1, fix_id="a")
+    drain()
+    assert money.outcomes(ada) == money.outcomes(bob) == ["included"]
+
+
+def test_a_fix_is_billed_under_the_plan_of_the_moment_that_it_was_accepted_in() -> None:
+    ada = money.customer()
+    money.deploy(ada, 1)
+    with transaction() as db:
+        plans.change(db, ada.id, "payg", reason="test")
+    money.deploy(ada, 2)
+    drain()
+    assert money.outcomes(ada) == ["included", "charge"]
+
+
+def test_teams_include_sixty_and_the_sixty_first_is_eight_dollars_on_one_item(
+    stripe: StripeSandbox, mailbox: Mailbox
+) -> None:
+    ada = teams()
+    for issue in range(63):
+        money.deploy(ada, issue + 1)
+    drain()
+    assert money.outcomes(ada) == ["included"] * 60 + ["overage"] * 3
+    [item] = stripe.objects("invoiceitem")
+    assert (item["amount"], item["currency"], item["customer"]) == (2400, "usd", ada.stripe_id)
+    assert len(mailbox.mails()) == 2  # at 80 % and at 100 %
+    assert money.status(ada).overage == 3
+
+
+def test_a_burst_of_overage_fixes_costs_few_requests(stripe: StripeSandbox) -> None:
+    ada = teams()
+    for issue in range(160):
+        money.deploy(ada, issue + 1)
+    drain()
+    [item] = stripe.objects("invoiceitem")
+    assert item["amount"] == 100 * 800
+    assert len(stripe.requests(ITEMS)) < 20
+
+
+def test_overage_after_the_periods_invoice_is_finalized_goes_on_the_next_one(stripe: StripeSandbox) -> None:
+    ada = teams()
+    for issue in range(62):
+        money.deploy(ada, issue + 1)
+    drain()
+    invoice = client().v1.invoices.create({"customer": ada.stripe_id, "pending_invoice_items_behavior": "include"})
+    client().v1.invoices.finalize_invoice(invoice.id)
+    money.deploy(ada, 63)
+    drain()
+    items = stripe.objects("invoiceitem")
+    assert sorted(item["amount"] for item in items) == [800, 1600]
+    assert [item["invoice"] for item in items].count(None) == 1
+
+
+@pytest.mark.parametrize("operation", ["POST /v1/invoiceitems", "POST /v1/invoiceitems/*"])
+@pytest.mark.parametrize("kind", ["lose", "refuse", "status"])
+def test_the_overage_is_exact_whatever_stripe_loses(stripe: StripeSandbox, operation: str, kind: str) -> None:
+    ada = teams()
+    for issue in range(61):
+        money.deploy(ada, issue + 1)
+    drain()
+    stripe.fault(kind, operation=operation, count=2)
+    for issue in (62, 63):
+        money.deploy(ada, issue)
+        drain_to_the_end()
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [2400]
+
+
+def test_an_item_that_somebody_changed_in_stripe_is_not_set_over(stripe: StripeSandbox) -> None:
+    ada = teams()
+    for issue in range(61):
+        money.deploy(ada, issue + 1)
+    drain()
+    [item] = stripe.objects("invoiceitem")
+    client().v1.invoice_items.update(item["id"], {"amount": 5})
+    money.deploy(ada, 62)
+    drain()
+    last = "SELECT state FROM jobs WHERE name = 'sync_overage' ORDER BY created_at DESC LIMIT 1"
+    assert one(last) == "dead"
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [5]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, "a", "b"]), st.integers(1, 2), st.sampled_from(["c1", "C1", "c2"])),
+        max_size=6,
+    )
+)
+def test_no_order_of_the_same_fixes_counts_one_twice(sent: list[tuple[str | None, int, str]]) -> None:
+    """Whoever has an id is known by it; whoever has none is known by its place."""
+    ada = money.customer()
+    sql("UPDATE customers SET bonus_at = clock_timestamp() WHERE id = %(id)s", id=ada.id)
+    for run, (fix_id, issue, commit) in enumerate(sent + sent):
+        money.deploy(ada, issue, fix_id=fix_id, commit=commit, run=str(run))
+    drain()
+    ids = {fix_id for fix_id, _, _ in sent if fix_id}
+    places = {(issue, commit.lower()) for _, issue, commit in sent}
+    nameless = {(issue, commit.lower()) for fix_id, issue, commit in sent if fix_id is None}
+    assert max(len(ids), len(nameless)) <= len(money.outcomes(ada)) <= len(ids) + len(nameless)
+    assert len(money.outcomes(ada)) <= len(ids) + len(places)
