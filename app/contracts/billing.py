@@ -143,6 +143,16 @@ class StartPayg(_OfCustomer, queue="billing"):
         return f"start_payg:{self.customer_id}:{self.request}"
 
 
+class LeavePayg(_OfCustomer, queue="billing"):
+    """From now on the trial's rules hold again: nothing is charged without a new choice. Moves no money itself."""
+
+    request: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"leave_payg:{self.customer_id}:{self.request}"
+
+
 class EndTeams(_OfCustomer, queue="billing", gate=BILLING):
     """Cancel Teams, at once (which bills what overage is unbilled) or at the end of the period."""
 
@@ -153,6 +163,16 @@ class EndTeams(_OfCustomer, queue="billing", gate=BILLING):
     @property
     def dedup_key(self) -> str:
         return f"end_teams:{self.customer_id}:{self.request}"
+
+
+class InvoiceOverage(_OfCustomer, queue="billing", gate=BILLING):
+    """Teams has ended: have the overage invoiced that no invoice of the subscription took."""
+
+    subscription_id: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"invoice_overage:{self.subscription_id}"
 
 
 class ResumeTeams(_OfCustomer, queue="billing"):

@@ -29,8 +29,19 @@ def account_url(customer_id: int, issued_at: datetime) -> str:
     The same arguments make the same link, so that a mail that is sent again is the same to the byte
     (which a link with the time of its making, as itsdangerous' own timed serializer has it, is not).
     """
+    return f"{get_settings().public_url}/account?token={_token(customer_id, issued_at)}"
+
+
+def return_url(customer_id: int, issued_at: datetime) -> str:
+    """Where a page of Stripe Checkout sends this customer when it is complete, with the page's own id put in by
+    Stripe. Works as long as `account_url`."""
+    token = _token(customer_id, issued_at)
+    return f"{get_settings().public_url}/billing/return?session={{CHECKOUT_SESSION_ID}}&token={token}"
+
+
+def _token(customer_id: int, issued_at: datetime) -> str:
     token = _serializer().dumps([customer_id, int(issued_at.timestamp())])
-    return f"{get_settings().public_url}/account?token={token}"
+    return token if isinstance(token, str) else token.decode()
 
 
 def open_account_token(token: str) -> int:

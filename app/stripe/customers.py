@@ -34,6 +34,17 @@ def _find_customer(call: Call) -> str | None:
     return None
 
 
+def is_deleted(stripe_customer: str) -> bool:
+    """Whether somebody has deleted the customer in Stripe.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    with asking():
+        found = client().v1.customers.retrieve(stripe_customer)
+    return bool(found.to_dict().get("deleted"))
+
+
 def all_customers() -> Iterator[tuple[str, str]]:
     """(Stripe's id, our id) of every customer in Stripe that carries an id of ours."""
     with asking():

@@ -1,0 +1,25 @@
+"""The customer's invoices, as Stripe last showed them; nothing is remembered that Stripe knows better (law 10)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from app.billing.tables import invoices
+from app.stripe.invoices import Invoice
+
+
+def keep(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
+    """Write what the customer's invoices are now."""
+    if not seen:
+        return
+    new = upsert(invoices).values([{"customer_id": customer_id, **asdict(invoice)} for invoice in seen])
+    now = {name: new.excluded[name] for name in ("number", "status", "total_cents", "paid_cents", "hosted_url")}
+    db.execute(new.on_conflict_do_update(index_elements=[invoices.c.id], set_=now))
+
+
+def owed(seen: Sequence[Invoice]) -> int | None:
+    """Cents that open invoices ask for; None if none is open."""
+    still_open = [invoice.total_cents - invoice.paid_cents for invoice in seen if invoice.status == "open"]
+    return sum(still_open) if still_open else None

@@ -1,0 +1,186 @@
+"""Plans as they begin and end, and subscriptions to Teams as Stripe shows them.
+
+Every path ends in `keep`: whoever has seen a subscription in Stripe, for whatever reason, writes what it is now and
+what follows from that (laws 4 and 10).
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, func, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from app.billing import invoices, overage, plans
+from app.billing.tables import billing_periods, subscriptions
+from app.contracts.billing import InvoiceOverage, SendNotice, SyncOverage, SyncSubscription, TrackFix
+from app.customers import accounts
+from app.customers.tables import customers
+from app.ledger.enqueue import enqueue
+from app.ledger.errors import Permanent
+from app.ledger.states import FINISHED
+from app.ledger.tables import jobs
+from app.logs import log
+from app.stripe.invoices import Invoice
+from app.stripe.subscriptions import Subscription
+
+_RENEWED_AFTER = timedelta(minutes=1)
+_INVOICED_AFTER = timedelta(minutes=90)
+"""Stripe finalizes a renewal's invoice, and charges it, about an hour after the period's end."""
+
+
+def open_subscription(db: Connection, customer_id: int) -> Row[Any] | None:
+    """The customer's subscription to Teams that has not ended, if any."""
+    return db.execute(
+        select(subscriptions).where(subscriptions.c.customer_id == customer_id, subscriptions.c.ended_at.is_(None))
+    ).one_or_none()
+
+
+def get(db: Connection, subscription_id: str) -> Row[Any] | None:
+    """The subscription, if we have seen it."""
+    return db.execute(select(subscriptions).where(subscriptions.c.id == subscription_id)).one_or_none()
+
+
+def begin(
+    db: Connection, customer_id: int, plan: str, *, reason: str, ref: str, effective_at: datetime | None = None
+) -> None:
+    """The customer has that plan from `effective_at` (now, if None) on, and is told. What they wanted at signup is
+    settled by that: no later card begins it again.
+
+    Args:
+        reason: by whose choice.
+        ref: what it came of, such as `subscription:sub_7`: one mail for each.
+    """
+    at = effective_at or datetime.now(UTC)
+    plans.change(db, customer_id, plan, reason=reason, effective_at=at)
+    db.execute(update(customers).where(customers.c.id == customer_id).values(wanted_plan="trial"))
+    told = {"plan": plan, "effective_at": at.isoformat()}
+    enqueue(db, SendNotice(customer_id=customer_id, kind="plan_changed", ref=f"{plan}:{ref}", values=told))
+
+
+def set_plan_after(db: Connection, subscription_id: str, plan: str) -> None:
+    """Which plan begins when the subscription ends."""
+    db.execute(update(subscriptions).where(subscriptions.c.id == subscription_id).values(plan_after=plan))
+
+
+def keep(db: Connection, customer_id: int, seen: Subscription, its_invoices: Sequence[Invoice]) -> None:
+    """Write what Stripe shows: the subscription, its period and its invoices. Teams begins with a subscription that
+    was not known, and the plan after it with the end of one that was.
+
+    Raises:
+        Permanent: the customer has another one that is open.
+    """
+    invoices.keep(db, customer_id, its_invoices)
+    before = get(db, seen.id)
+    if before is None and (seen.incomplete or seen.ended_at is not None or seen.owner != str(customer_id)):
+        log.warning("subscription.ignored", subscription=seen.id, status=seen.status)
+        return
+    known = open_subscription(db, customer_id)
+    if known is not None and known.id != seen.id and seen.ended_at is None:
+        raise Permanent(f"the customer has two subscriptions in Stripe, {known.id} and {seen.id}: one must be refunded")
+    _write(db, customer_id, seen)
+    _write_period(db, customer_id, seen)
+    if before is None:
+        reason, ref = "Teams was subscribed to", f"subscription:{seen.id}"
+        begin(db, customer_id, "teams", reason=reason, ref=ref, effective_at=seen.created_at)
+    if seen.ended_at is None:
+        accounts.set_subscription_status(db, customer_id, seen.status)
+        _look_again(db, customer_id, seen)
+        if seen.past_due and (before is None or before.past_due_since is None):
+            ref, values = f"{seen.id}:{seen.period_start.isoformat()}", {"amount_cents": invoices.owed(its_invoices)}
+            enqueue(db, SendNotice(customer_id=customer_id, kind="subscription_past_due", ref=ref, values=values))
+    elif before is not None and before.ended_at is None:
+        _end(db, customer_id, seen, before.plan_after)
+
+
+def _write(db: Connection, customer_id: int, seen: Subscription) -> None:
+    new = upsert(subscriptions).values(
+        id=seen.id,
+        customer_id=customer_id,
+        status=seen.status,
+        cancel_at_period_end=seen.cancels,
+        past_due_since=func.clock_timestamp() if seen.past_due else None,
+        created_at=seen.created_at,
+        ended_at=seen.ended_at,
+    )
+    first = func.coalesce(subscriptions.c.past_due_since, new.excluded.past_due_since)
+    now = {
+        "status": new.excluded.status,
+        "cancel_at_period_end": new.excluded.cancel_at_period_end,
+        "past_due_since": case((new.excluded.past_due_since.is_not(None), first)),
+        "ended_at": new.excluded.ended_at,
+    }
+    db.execute(new.on_conflict_do_update(index_elements=[subscriptions.c.id], set_=now))
+
+
+def _write_period(db: Connection, customer_id: int, seen: Subscription) -> None:
+    """One that ended early is cut: what comes after it belongs to no period of this subscription."""
+    new = upsert(billing_periods).values(
+        subscription_id=seen.id, customer_id=customer_id, starts_at=seen.period_start, ends_at=seen.period_end
+    )
+    key = [billing_periods.c.subscription_id, billing_periods.c.starts_at]
+    db.execute(new.on_conflict_do_update(index_elements=key, set_={"ends_at": new.excluded.ends_at}))
+    if seen.ended_at is not None:
+        last = (billing_periods.c.subscription_id == seen.id) & (billing_periods.c.ends_at > seen.ended_at)
+        cut = func.greatest(seen.ended_at, billing_periods.c.starts_at + timedelta(microseconds=1))
+        db.execute(update(billing_periods).where(last).values(ends_at=cut))
+
+
+def _look_again(db: Connection, customer_id: int, seen: Subscription) -> None:
+    """When the next period begins, and when its invoice has been charged; daily while one is not paid."""
+    end = int(seen.period_end.timestamp())
+    looks = [
+        (f"period:{end}", seen.period_end + _RENEWED_AFTER),
+        (f"invoice:{end}", seen.period_end + _INVOICED_AFTER),
+    ]
+    if seen.past_due:
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        looks.append((f"past_due:{tomorrow:%Y-%m-%d}", tomorrow))
+    for occasion, at in looks:
+        look = SyncSubscription(customer_id=customer_id, subscription_id=seen.id, occasion=occasion)
+        enqueue(db, look, run_at=at)
+
+
+def look_at_invoice(db: Connection, customer_id: int, subscription_id: str, made: Invoice) -> None:
+    """Look again at the invoices when Stripe has charged this one."""
+    look = SyncSubscription(customer_id=customer_id, subscription_id=subscription_id, occasion=f"final:{made.id}")
+    enqueue(db, look, run_at=made.created_at + _INVOICED_AFTER)
+
+
+def too_early(occasion: str, seen: Subscription) -> bool:
+    """Whether a look at the next period came before Stripe has begun it."""
+    return seen.ended_at is None and occasion == f"period:{int(seen.period_end.timestamp())}"
+
+
+def _end(db: Connection, customer_id: int, seen: Subscription, plan_after: str) -> None:
+    customer = accounts.get(db, customer_id)
+    if customer.plan == "teams":
+        reason, ref = "Teams has ended", f"subscription:{seen.id}"
+        begin(db, customer_id, plan_after, reason=reason, ref=ref, effective_at=seen.ended_at)
+    status = "trial" if customer.default_payment_method is None else "active"
+    accounts.set_subscription_status(db, customer_id, status)
+    enqueue(db, InvoiceOverage(customer_id=customer_id, subscription_id=seen.id))
+
+
+def overage_is_told(db: Connection, customer_id: int, subscription_id: str, *, before: datetime, occasion: str) -> bool:
+    """Whether all overage of fixes accepted before that moment is in Stripe. Where it is not and nothing is under way,
+    a job that tells it is enqueued: commit, and ask again."""
+    under_way = select(jobs.c.id).where(
+        jobs.c.customer_id == customer_id,
+        jobs.c.name.in_([TrackFix.name, SyncOverage.name]),
+        jobs.c.state.not_in(FINISHED),
+        jobs.c.created_at < before,
+    )
+    if db.execute(under_way).first() is not None:
+        return False
+    starts = select(billing_periods.c.starts_at).where(billing_periods.c.subscription_id == subscription_id)
+    untold = [start for start in db.execute(starts).scalars() if any(overage.read(db, customer_id, start).untold)]
+    for start in untold:
+        enqueue(db, SyncOverage(customer_id=customer_id, period_start=start, occasion=occasion))
+    return not untold
+
+
+def tell_of_end(db: Connection, customer_id: int, seen: Subscription, plan_after: str, request: str) -> None:
+    """Teams goes on until the end of what was paid for: the customer is told when that is."""
+    told = {"plan_after": plan_after, "ends_at": seen.period_end.isoformat()}
+    enqueue(db, SendNotice(customer_id=customer_id, kind="plan_ends", ref=f"{seen.id}:{request}", values=told))

@@ -1,0 +1,142 @@
+"""Cards come and go, by the API or by a page of Stripe Checkout."""
+
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Row
+
+from app.billing import payment_methods, subscriptions
+from app.contracts.billing import AttachPaymentMethod, CompleteCheckout, DetachPaymentMethod, OpenCheckout
+from app.customers import accounts
+from app.ledger.errors import AlreadyDone, Busy, Permanent
+from app.ledger.gates import BILLING, closed_gates
+from app.ledger.run import Run, handles
+from app.mail.links import account_url, return_url
+from app.stripe import calls, cards, catalog, checkout, customers, invoices
+from app.stripe import subscriptions as gateway
+from app.stripe.client import Declined, NotFound
+
+_COMPLETES_WITHIN_S = 300.0
+"""How long a page may be on its way to being complete after its customer has come back from it."""
+
+
+def ready_customer(run: Run[Any], customer_id: int) -> Row[Any]:
+    """The customer, with a counterpart in Stripe.
+
+    Raises:
+        Busy: there is none yet.
+        Permanent: it was deleted in Stripe, which is marked: nothing is charged any more (failures.md 22).
+    """
+    with run.transaction() as db:
+        customer = accounts.get(db, customer_id)
+    if customer.stripe_customer_id is None:
+        raise Busy("the customer is being provisioned")
+    if customer.stripe_deleted_at is None:
+        if not customers.is_deleted(customer.stripe_customer_id):
+            return customer
+        with run.transaction() as db:
+            accounts.mark_deleted_in_stripe(db, customer_id)
+    raise Permanent("the customer was deleted in Stripe")
+
+
+def _make_default(run: Run[Any], customer: Row[Any], payment_method: str | None) -> None:
+    """In Stripe: of the customer, and of an open subscription, whose payments go by its own."""
+    cards.set_default(customer.stripe_customer_id, payment_method)
+    with run.transaction() as db:
+        subscription = subscriptions.open_subscription(db, customer.id)
+    if subscription is not None:
+        with suppress(NotFound):  # it has ended meanwhile
+            gateway.set_payment_method(subscription.id, payment_method)
+
+
+def _shown(card: cards.Card) -> dict[str, Any]:
+    return {"payment_method": card.id, "brand": card.brand, "last4": card.last4}
+
+
+@handles(AttachPaymentMethod)
+def attach_payment_method(run: Run[AttachPaymentMethod]) -> None:
+    job = run.payload
+    customer = ready_customer(run, job.customer_id)
+    with run.transaction() as db:
+        wanted = cards.attach_parameters(stripe_customer=customer.stripe_customer_id, payment_method=job.payment_method)
+        call = calls.freeze(db, f"attach:{customer.id}:{job.payment_method}:{job.request}", wanted)
+    try:
+        card = cards.attach(call)
+    except Declined as declined:
+        with run.transaction() as db:
+            calls.renew(db, call)  # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4)
+        raise Permanent(str(declined)) from None
+    _make_default(run, customer, card.id)
+    with run.finish(_shown(card)) as db:
+        payment_methods.keep(db, customer.id, card)
+
+
+@handles(DetachPaymentMethod)
+def detach_payment_method(run: Run[DetachPaymentMethod]) -> None:
+    """Another card becomes the default first, so that no charge meets a moment without one."""
+    job = run.payload
+    customer = ready_customer(run, job.customer_id)
+    with run.transaction() as db:
+        default = payment_methods.after(db, customer.id, job.payment_method)
+    if default != customer.default_payment_method:
+        _make_default(run, customer, default)
+    cards.detach(job.payment_method)
+    with run.finish() as db:
+        payment_methods.remove(db, customer.id, job.payment_method, default)
+
+
+@handles(OpenCheckout)
+def open_checkout(run: Run[OpenCheckout]) -> None:
+    job = run.payload
+    customer = ready_customer(run, job.customer_id)
+    price = _price_of_teams(customer) if job.purpose == "teams" else None
+    issued_at = run.claim.created_at
+    with run.transaction() as db:
+        wanted = checkout.parameters(
+            stripe_customer=customer.stripe_customer_id,
+            customer_id=customer.id,
+            request=job.request,
+            price=price,
+            success_url=return_url(customer.id, issued_at),
+            cancel_url=account_url(customer.id, issued_at),
+        )
+        call = calls.freeze(db, f"checkout:{customer.id}:{job.request}", wanted)
+    page = checkout.open_session(call)
+    with run.finish({"url": page.url, "session_id": page.id}):
+        pass
+
+
+def _price_of_teams(customer: Row[Any]) -> str:
+    """The price that a page may sell. The page charges by itself: it stops where jobs that move money do."""
+    if BILLING in closed_gates():
+        raise Busy("billing is switched off: no page that charges is opened", give_up_after=7 * 86400)
+    if gateway.find_open(customer.stripe_customer_id, customer.id) is not None:
+        raise Permanent("the customer has Teams already")
+    checkout.close_pages_for_teams(customer.stripe_customer_id)
+    return catalog.teams_price()
+
+
+@handles(CompleteCheckout)
+def complete_checkout(run: Run[CompleteCheckout]) -> None:
+    """Asked for when the browser returns and when Stripe says so, in any order: the first that sees it complete
+    keeps what came of it."""
+    customer = ready_customer(run, run.payload.customer_id)
+    page = checkout.retrieve(run.payload.session_id)
+    if page.customer != customer.stripe_customer_id:
+        raise Permanent("the page of Stripe Checkout is another customer's")
+    if page.status == "open" and run.claim.busy_s < _COMPLETES_WITHIN_S:
+        raise Busy("the page of Stripe Checkout is not completed yet")
+    if page.status != "complete" or page.payment_method is None:
+        raise AlreadyDone(f"the page of Stripe Checkout was not completed: it is {page.status}")
+    with run.transaction() as db:
+        known = payment_methods.has(db, customer.id, page.payment_method, ever=True)
+    card = None if known else cards.retrieve(page.payment_method)
+    if card is not None:
+        _make_default(run, customer, card.id)
+    seen = None if page.subscription is None else gateway.retrieve(page.subscription)
+    bills = invoices.of_customer(customer.stripe_customer_id)
+    with run.finish(_shown(card) if card else None) as db:
+        if seen is not None:
+            subscriptions.keep(db, customer.id, seen, bills)
+        if card is not None:
+            payment_methods.keep(db, customer.id, card)

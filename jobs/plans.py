@@ -1,0 +1,184 @@
+"""Plans begin and end: payg with us, Teams with a subscription in Stripe."""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from app.billing import invoices, subscriptions
+from app.contracts.billing import (
+    EndTeams,
+    InvoiceOverage,
+    LeavePayg,
+    ResumeTeams,
+    StartPayg,
+    StartTeams,
+    SyncSubscription,
+)
+from app.customers import accounts
+from app.ledger.errors import AlreadyDone, Busy, Permanent
+from app.ledger.run import Run, handles
+from app.stripe import calls, catalog, checkout
+from app.stripe import invoices as bills
+from app.stripe import subscriptions as gateway
+from app.stripe.client import Declined
+from app.stripe.subscriptions import Subscription
+from jobs.payment_methods import ready_customer
+
+
+@handles(StartPayg)
+def start_payg(run: Run[StartPayg]) -> None:
+    job = run.payload
+    with run.finish({"plan": "payg"}) as db:
+        customer = accounts.get(db, job.customer_id)
+        if customer.plan == "payg":
+            raise AlreadyDone("the plan is payg")
+        if customer.plan == "teams":
+            raise Permanent("Teams has to end first")
+        if customer.default_payment_method is None:
+            raise Permanent("there is no payment method")
+        subscriptions.begin(db, customer.id, "payg", reason="the customer's choice", ref=job.request)
+
+
+@handles(LeavePayg)
+def leave_payg(run: Run[LeavePayg]) -> None:
+    job = run.payload
+    with run.finish({"plan": "trial"}) as db:
+        if accounts.get(db, job.customer_id).plan != "payg":
+            raise AlreadyDone("the plan is not payg")
+        subscriptions.begin(db, job.customer_id, "trial", reason="the customer's choice", ref=job.request)
+
+
+@handles(StartTeams)
+def start_teams(run: Run[StartTeams]) -> None:
+    job = run.payload
+    customer = ready_customer(run, job.customer_id)
+    if customer.default_payment_method is None:
+        raise Permanent("there is no payment method")
+    seen = gateway.find_open(customer.stripe_customer_id, customer.id) or _subscribe(run, customer)
+    _keep(run, customer, seen)
+
+
+def _subscribe(run: Run[StartTeams], customer: Row[Any]) -> Subscription:
+    request = run.payload.request
+    price = catalog.teams_price()
+    checkout.close_pages_for_teams(customer.stripe_customer_id)
+    with run.transaction() as db:
+        wanted = gateway.parameters(
+            stripe_customer=customer.stripe_customer_id,
+            customer_id=customer.id,
+            price=price,
+            payment_method=customer.default_payment_method,
+            request=request,
+        )
+        call = calls.freeze(db, f"subscription:{customer.id}:{request}", wanted)
+    try:
+        return gateway.create(call)
+    except Declined as declined:
+        with run.transaction() as db:
+            calls.renew(db, call)  # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4)
+        raise Permanent(str(declined)) from None
+
+
+def _keep(run: Run[Any], customer: Row[Any], seen: Subscription) -> None:
+    its_invoices = bills.of_customer(customer.stripe_customer_id)
+    with run.finish(_shown(seen)) as db:
+        subscriptions.keep(db, customer.id, seen, its_invoices)
+
+
+def _shown(seen: Subscription) -> dict[str, Any]:
+    return {
+        "subscription": seen.id,
+        "status": seen.status,
+        "cancel_at_period_end": seen.cancels,
+        "period_end": seen.period_end.isoformat(),
+    }
+
+
+@handles(EndTeams)
+def end_teams(run: Run[EndTeams]) -> None:
+    job = run.payload
+    customer = ready_customer(run, job.customer_id)
+    with run.transaction() as db:
+        subscription = subscriptions.open_subscription(db, customer.id)
+        if subscription is None:
+            raise AlreadyDone("there is no subscription to Teams")
+        subscriptions.set_plan_after(db, subscription.id, job.plan_after)
+    if job.at_period_end:
+        seen = gateway.set_cancels(subscription.id, True)
+    else:
+        _wait_for_overage(run, subscription.id)
+        seen = gateway.cancel(subscription.id)
+    its_invoices = bills.of_customer(customer.stripe_customer_id)
+    with run.finish(_shown(seen)) as db:
+        subscriptions.keep(db, customer.id, seen, its_invoices)
+        if seen.ended_at is None:
+            subscriptions.tell_of_end(db, customer.id, seen, job.plan_after, job.request)
+
+
+def _wait_for_overage(run: Run[EndTeams] | Run[InvoiceOverage], subscription_id: str) -> None:
+    """The last invoice has to have all of it.
+
+    Raises:
+        Busy: Stripe has not been told of it all.
+    """
+    with run.transaction() as db:
+        told = subscriptions.overage_is_told(
+            db,
+            run.payload.customer_id,
+            subscription_id,
+            before=run.claim.created_at,
+            occasion=f"end:{run.claim.job_id}",
+        )
+    if not told:
+        raise Busy("Stripe is being told of the overage")
+
+
+@handles(ResumeTeams)
+def resume_teams(run: Run[ResumeTeams]) -> None:
+    customer = ready_customer(run, run.payload.customer_id)
+    with run.transaction() as db:
+        subscription = subscriptions.open_subscription(db, customer.id)
+    if subscription is None:
+        raise Permanent("Teams has ended: it can be started again, not resumed")
+    seen = gateway.set_cancels(subscription.id, False)
+    its_invoices = bills.of_customer(customer.stripe_customer_id)
+    with run.finish(_shown(seen)) as db:
+        subscriptions.set_plan_after(db, subscription.id, "trial")
+        subscriptions.keep(db, customer.id, seen, its_invoices)
+
+
+@handles(SyncSubscription)
+def sync_subscription(run: Run[SyncSubscription]) -> None:
+    job = run.payload
+    with run.transaction() as db:
+        customer = accounts.get(db, job.customer_id)
+    seen = gateway.retrieve(job.subscription_id)
+    if seen.customer != customer.stripe_customer_id:
+        raise Permanent(f"subscription {seen.id} is another customer's")
+    if subscriptions.too_early(job.occasion, seen):
+        raise Busy("Stripe has not begun the next period yet")
+    _keep(run, customer, seen)
+
+
+@handles(InvoiceOverage)
+def invoice_overage(run: Run[InvoiceOverage]) -> None:
+    """A subscription begun since takes what is pending on its next invoice."""
+    job = run.payload
+    customer = ready_customer(run, job.customer_id)
+    _wait_for_overage(run, job.subscription_id)
+    with run.transaction() as db:
+        if subscriptions.open_subscription(db, customer.id) is not None:
+            raise AlreadyDone("the next invoice of Teams takes it")
+    if not bills.has_pending(customer.stripe_customer_id):
+        raise AlreadyDone("every item has its invoice")
+    with run.transaction() as db:
+        wanted = bills.final_parameters(
+            stripe_customer=customer.stripe_customer_id,
+            currency=catalog.CURRENCY,
+            subscription_id=job.subscription_id,
+        )
+        call = calls.freeze(db, f"final_invoice:{job.subscription_id}", wanted)
+    made = bills.create(call)
+    with run.finish({"invoice": made.id, "amount_cents": made.total_cents}) as db:
+        invoices.keep(db, customer.id, [made])
+        subscriptions.look_at_invoice(db, customer.id, job.subscription_id, made)
