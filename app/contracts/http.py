@@ -324,6 +324,60 @@ class Bills(RootModel[list[Bill]]):
     """Invoices and charges, the newest first."""
 
 
+class PaymentMethodBody(BaseModel):
+    """`POST /api/v1/payment-methods`: a payment method of Stripe's, made in the browser. Cards never come here."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    payment_method: Annotated[str, StringConstraints(pattern=r"^pm_[A-Za-z0-9_]{1,200}$")]
+
+
+class CheckoutBody(BaseModel):
+    """`POST /api/v1/checkout`"""
+
+    model_config = ConfigDict(extra="forbid")
+
+    purpose: Literal["payment_method", "teams"]
+
+
+class SubscriptionBody(BaseModel):
+    """`POST /api/v1/subscription`"""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plan: Literal["payg", "teams"]
+
+
+class EndQuery(BaseModel):
+    """When Teams ends, where it does: with the period that was paid for, or at once."""
+
+    at_period_end: bool = False
+
+
+class JobAccepted(BaseModel):
+    """The job that does what was asked for, and where to watch it."""
+
+    job_id: UUID
+    status_url: str
+
+
+class CardView(BaseModel):
+    """A card of yours; `default` is the one that is charged."""
+
+    id: str
+    brand: str
+    last4: str
+    exp_month: int
+    exp_year: int
+    default: bool
+
+
+class PaymentMethods(BaseModel):
+    """Your cards, the newest first."""
+
+    payment_methods: list[CardView]
+
+
 class Problem(BaseModel):
     """RFC 9457. `errors` says which part of a body to change, and why."""
 

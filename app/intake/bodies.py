@@ -61,6 +61,18 @@ def read_json(model: type[M]) -> M:
     return _validated(model, data, "body")
 
 
+def idempotency_key() -> str | None:
+    """The request's Idempotency-Key, if it has one.
+
+    Raises:
+        Problem: 400 it is not of the form that a key has.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (1 <= len(key) <= 255 and key.isprintable()):
+        raise Problem(400, "Idempotency-Key must have 1 to 255 printable characters.")
+    return key
+
+
 def read_query(model: type[M]) -> M:
     """The request's query parameters as a `model`; those that it does not know are ignored.
 

@@ -137,6 +137,7 @@ def _parameter_schema(converter: Any) -> dict[str, Any]:
     known: dict[str, dict[str, Any]] = {
         "UUIDConverter": {"type": "string", "format": "uuid"},
         "IntegerConverter": {"type": "integer", "minimum": 0},
+        "UnicodeConverter": {"type": "string", "minLength": 1},
     }
     return known[type(converter).__name__]
 

@@ -11,7 +11,7 @@ from app.contracts.http import SignupAccepted, SignupBody, SignupProgress
 from app.customers import signups
 from app.customers.addresses import fold
 from app.db import transaction
-from app.intake.bodies import read_json, reply
+from app.intake.bodies import idempotency_key, read_json, reply
 from app.intake.commits import GroupCommit
 from app.intake.limits import Budget, digest, spend
 from app.intake.openapi import describe
@@ -48,13 +48,6 @@ def take_signup(read: Callable[[], SignupBody], idempotency_key: str | None) -> 
         raise Problem(409, "This Idempotency-Key was used for a request with other content.") from None
 
 
-def _idempotency_key() -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not (1 <= len(key) <= 255 and key.isprintable()):
-        raise Problem(400, "Idempotency-Key must have 1 to 255 printable characters.")
-    return key
-
-
 @blueprint.post("/customers")
 @describe(
     "Sign up",
@@ -63,7 +56,7 @@ def _idempotency_key() -> str | None:
     headers={"Idempotency-Key": "Sending the same request again under the same key changes nothing."},
 )
 def sign_up() -> Response:
-    signup_id, duplicate = take_signup(partial(read_json, SignupBody), _idempotency_key())
+    signup_id, duplicate = take_signup(partial(read_json, SignupBody), idempotency_key())
     url = url_for("signups.show", signup_id=signup_id)
     status = "queued"
     if duplicate:

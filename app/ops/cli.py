@@ -27,6 +27,7 @@ from app.ops.demo import demo
 from app.ops.job_commands import jobs_app, operator, queues_app
 from app.ops.output import JsonOption, console, errors, fail, print_json, print_rows
 from app.ops.signup_commands import signups_app
+from app.ops.stripe_commands import stripe_app
 from app.ops.system import System
 from app.settings import Settings, SettingsError, get_settings, unknown_settings
 
@@ -42,6 +43,7 @@ cli.add_typer(queues_app, name="queues")
 cli.add_typer(signups_app, name="signups")
 cli.add_typer(customers_app, name="customers")
 cli.add_typer(db_app, name="db")
+cli.add_typer(stripe_app, name="stripe")
 cli.command()(demo)
 
 
