@@ -1,15 +1,26 @@
-"""A customer reads what their fixes came to and what was billed: by day and by piece, theirs alone."""
+"""A customer reads what their fixes came to and what was billed, by request, on the page and by mail."""
 
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app.contracts.billing import SendNotice
 from app.customers.api_keys import ApiKey
-from tests.system.scene import one, sql
+from app.db import transaction
+from app.ledger.enqueue import enqueue
+from app.mail.links import account_url
+from tests.conftest import free_port
+from tests.system.scene import Mailbox, drain, job, one, sql, time_passes
 from tests.system.test_api_keys import key_of
 
 COMMIT = "4be3b1bb0c5f1a3a8bd3ae4ba6c5ef3a8e0d1c2b"
@@ -281,3 +292,87 @@ def test_nobody_reads_of_another_customer(web: FlaskClient, jane: ApiKey) -> Non
 @pytest.mark.parametrize("path", ["usage", "invoices"])
 def test_without_a_key_nothing_is_read(web: FlaskClient, path: str) -> None:
     assert web.get(f"/api/v1/{path}").status_code == 401
+
+
+# The account page
+
+
+def account(web: FlaskClient, key: ApiKey) -> str:
+    """The account page as its reader sees it, on one line."""
+    link = urlsplit(account_url(owner(key), datetime.now(UTC)))
+    answer = web.get(f"{link.path}?{link.query}")
+    assert answer.status_code == 200
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
+
+
+def test_the_account_page_of_a_new_customer_shows_that_nothing_was_billed(web: FlaskClient, jane: ApiKey) -> None:
+    page = account(web, jane)
+    assert "Plan Trial Fixes used 0 of 5 Fixes left 5 Service ready" in page
+    assert "You have no card with us." in page
+    assert "Fixes of the last 30 days None. Invoices and charges None." in page
+    assert f"Key {jane.id} since" in page
+
+
+def test_the_account_page_shows_fixes_cards_invoices_and_charges(web: FlaskClient, jane: ApiKey) -> None:
+    day = today().date().isoformat()
+    for issue in range(20):
+        fixed(jane, f"{day}T00:00:00Z", "over_limit" if issue == 19 else "included")
+    charge = charged(jane, f"{day}T00:00:01Z", repo="a/<b>")
+    entry(int(charge.removeprefix("charge_")), "refunded", -500, "re_1")
+    charged(jane, f"{day}T00:00:02Z", "uncollectible")
+    invoiced(jane, "in_1", f"{day}T00:00:03Z")
+    sql(
+        "INSERT INTO payment_methods (id, customer_id, brand, last4, exp_month, exp_year)"
+        " VALUES ('pm_1', %(id)s, 'visa', '4242', 4, 2031)",
+        id=owner(jane),
+    )
+    sql("UPDATE customers SET default_payment_method = 'pm_1' WHERE id = %(id)s", id=owner(jane))
+    page = account(web, jane)
+    assert "visa ending in 4242 until 04/2031; the one that is charged" in page
+    assert f"{day} 22, of which 1 over the trial's limit $30.00 Together 22 $30.00" in page
+    assert f"{day} Invoice ACME-1 $499.00, paid {day} Fix of acme/shop#42 $15.00, unpaid" in page
+    assert f"{day} Fix of a/<b>#42 $15.00, paid, $5.00 refunded" in page
+
+
+# Notices
+
+
+def tell(of: ApiKey, kind: str, ref: str, **values: Any) -> None:
+    with transaction() as db:
+        enqueue(db, SendNotice(customer_id=owner(of), kind=kind, ref=ref, values=values))
+
+
+def test_a_notice_is_mailed_once_however_often_it_is_asked_for(mailbox: Mailbox, jane: ApiKey) -> None:
+    for _ in range(2):
+        tell(jane, "refunded", "charge:7:refund:1", amount_cents=1500, repo="acme/shop", issue_number=42)
+        drain()
+    mail = mailbox.mail("jane@example.com")
+    assert mail.subject == "We have refunded $15.00"
+    assert mail.message_id.startswith(f"<refunded.{owner(jane)}.charge.7.refund.1@")
+    assert mail.link.startswith("/account?token=")
+
+
+def test_a_notice_that_finds_no_mail_server_comes_later_and_is_dated_as_it_came_to_be(
+    mailbox: Mailbox, jane: ApiKey, configure: Callable[..., None]
+) -> None:
+    tell(jane, "plan_changed", "request:1", plan="payg", effective_at="2026-11-22T21:00:00Z")
+    configure(MAIL_URL=f"smtp://127.0.0.1:{free_port()}")
+    drain()
+    assert mailbox.mails() == []
+    configure(MAIL_URL=None)
+    time_passes()
+    drain()
+    mail = mailbox.mail("jane@example.com")
+    assert "your plan is pay as you go" in " ".join(mail.text.split())
+    made = one("SELECT date_trunc('second', created_at) FROM jobs WHERE name = 'send_notice'")
+    assert parsedate_to_datetime(str(message_from_bytes(mail.raw)["Date"])) == made
+
+
+@pytest.mark.parametrize(("kind", "values"), [("made_up", {}), ("refunded", {"amount_cents": "much"})])
+def test_a_notice_that_cannot_be_is_dead_at_once_and_nothing_is_mailed(
+    mailbox: Mailbox, jane: ApiKey, kind: str, values: dict[str, Any]
+) -> None:
+    tell(jane, kind, "x", **values)
+    drain()
+    assert (job("send_notice")["state"], job("send_notice")["error"]["kind"]) == ("dead", "permanent")
+    assert mailbox.mails() == []
