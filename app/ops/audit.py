@@ -4,12 +4,13 @@ Each rule is one of the invariants of interface.md ("The audit"). A rule is a qu
 breaks it; an empty answer is a clean one.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.db import transaction
-from app.stripe import customers
+from app.stripe import customers, overage, payments
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,87 @@ _RULES: dict[str, tuple[str, str]] = {
                 AND state NOT IN ('succeeded', 'dead', 'cancelled'))
         """,
     ),
+    "fix_counted_once": (
+        "SELECT count(*) FROM fixes",
+        """
+        SELECT 'fix:' || fixes.id, 'has ' || count(e.id) || ' usage entries, not ' || (outcome <> 'over_limit')::int
+        FROM fixes LEFT JOIN usage_entries AS e ON e.fix_id = fixes.id AND e.fixes = 1
+        GROUP BY fixes.id HAVING count(e.id) <> (outcome <> 'over_limit')::int
+        UNION ALL
+        SELECT 'fix:' || fixes.id, 'is known by nothing: the same fix would be counted again' FROM fixes
+        WHERE NOT EXISTS (SELECT FROM fix_identities AS i WHERE i.fix_id = fixes.id)
+        """,
+    ),
+    "deployed_fix_is_tracked": (
+        "SELECT count(*) FROM phase_results WHERE phase = 'mitigation' AND status = 'success'",
+        """
+        SELECT 'phase_result:' || id, 'a deployed fix was accepted, and no job was ever there to count it'
+        FROM phase_results WHERE phase = 'mitigation' AND status = 'success'
+            AND NOT EXISTS (SELECT FROM fixes WHERE phase_result_id = phase_results.id)
+            AND NOT EXISTS (SELECT FROM job_keys WHERE key = 'track_fix:' || phase_results.id)
+            AND received_at > clock_timestamp() - interval '80 days'
+        """,
+    ),
+    "usage_is_the_sum_of_its_fixes": (
+        "SELECT count(*) FROM (SELECT FROM usage_entries GROUP BY customer_id, plan, period_start) AS periods",
+        """
+        SELECT 'customer:' || customer_id, plan || ' from ' || period_start || ': ' || used || ' used, '
+            || counted || ' fixes counted'
+        FROM (SELECT customer_id, plan, period_start, sum(e.fixes) AS used,
+                  count(*) FILTER (WHERE fix_id IS NOT NULL) AS counted
+              FROM usage_entries AS e GROUP BY customer_id, plan, period_start) AS periods
+        WHERE used <> counted
+        """,
+    ),
+    "fix_of_payg_has_one_charge": (
+        "SELECT count(*) FROM charges",
+        """
+        SELECT 'fix:' || fixes.id, CASE WHEN charges.id IS NULL THEN 'is to be charged, and has no charge'
+            ELSE 'costs ' || fixes.amount_cents || ' cents, its charge is of ' || charges.amount_cents END
+        FROM fixes LEFT JOIN charges ON charges.fix_id = fixes.id
+        WHERE outcome = 'charge' AND charges.amount_cents IS DISTINCT FROM fixes.amount_cents
+        UNION ALL
+        SELECT 'charge:' || charges.id, 'is for a fix that costs nothing'
+        FROM charges JOIN fixes ON fixes.id = charges.fix_id WHERE outcome <> 'charge'
+        """,
+    ),
+    "charge_entries_add_up": (
+        "SELECT count(*) FROM charge_entries",
+        """
+        SELECT 'charge:' || charges.id, 'is ' || state || ', its entries say ' || taken || ' cents taken and '
+            || kept || ' kept'
+        FROM charges JOIN LATERAL (
+            SELECT coalesce(sum(amount_cents) FILTER (WHERE kind = 'succeeded'), 0) AS taken,
+                coalesce(sum(amount_cents), 0) AS kept FROM charge_entries WHERE charge_id = charges.id
+        ) AS entries ON true
+        WHERE taken <> CASE WHEN state = 'succeeded' THEN charges.amount_cents ELSE 0 END
+            OR kept NOT BETWEEN 0 AND taken
+        """,
+    ),
+    "charge_is_final_or_waits": (
+        "SELECT count(*) FROM charges WHERE state NOT IN ('succeeded', 'uncollectible')",
+        """
+        SELECT 'charge:' || charges.id, 'is ' || state || ', and no job is open that would try it'
+        FROM charges WHERE state NOT IN ('succeeded', 'uncollectible') AND NOT EXISTS (
+            SELECT FROM jobs WHERE jobs.customer_id = charges.customer_id AND name = 'charge_fix'
+                AND (payload ->> 'charge_id')::bigint = charges.id AND state NOT IN ('succeeded', 'cancelled'))
+        """,
+    ),
+    "overage_is_told": (
+        "SELECT count(*) FROM (SELECT FROM fixes WHERE outcome = 'overage' GROUP BY customer_id, period_start) AS p",
+        """
+        SELECT 'customer:' || customer_id, 'period from ' || period_start || ': ' || cents || ' cents of overage, '
+            || coalesce(told, 0) || ' in Stripe, and no job is open that would tell it'
+        FROM (SELECT customer_id, period_start, sum(amount_cents) AS cents FROM fixes WHERE outcome = 'overage'
+              GROUP BY customer_id, period_start) AS periods
+        LEFT JOIN (SELECT customer_id, period_start, sum(amount_cents) AS told FROM (
+                SELECT DISTINCT ON (invoice_item) * FROM overage_entries ORDER BY invoice_item, id DESC) AS newest
+            GROUP BY customer_id, period_start) AS items USING (customer_id, period_start)
+        WHERE cents IS DISTINCT FROM told AND NOT EXISTS (
+            SELECT FROM jobs WHERE jobs.customer_id = periods.customer_id AND name = 'sync_overage'
+                AND state NOT IN ('succeeded', 'dead', 'cancelled'))
+        """,
+    ),
     "customer_has_one_first_key": (
         "SELECT count(*) FROM customers",
         """
@@ -89,8 +171,22 @@ _RULES: dict[str, tuple[str, str]] = {
 }
 
 
-def _against_stripe(ours: dict[str, str | None]) -> Iterator[tuple[str, str]]:
-    """What differs between our customers (id to Stripe's id) and those in Stripe that carry an id of ours."""
+Rows = Sequence[tuple[Any, ...]]
+
+_CUSTOMERS = "SELECT id::text, stripe_customer_id, stripe_deleted_at FROM customers"
+_CHARGES = """
+SELECT payment_intent, amount_cents, currency, state, fix_id::text,
+    coalesce((SELECT -sum(amount_cents) FROM charge_entries WHERE charge_id = charges.id AND kind LIKE 'refund%%'), 0)
+FROM charges
+"""
+_ITEMS = """
+SELECT DISTINCT ON (invoice_item) invoice_item, amount_cents FROM overage_entries ORDER BY invoice_item, id DESC
+"""
+
+
+def _customers_agree(rows: Rows) -> Iterator[tuple[str, str]]:
+    """What differs between our customers and those in Stripe that carry an id of ours."""
+    ours = {customer_id: None if deleted else stripe_id for customer_id, stripe_id, deleted in rows}
     theirs: dict[str, list[str]] = {}
     for stripe_id, customer_id in customers.all_customers():
         theirs.setdefault(customer_id, []).append(stripe_id)
@@ -104,6 +200,54 @@ def _against_stripe(ours: dict[str, str | None]) -> Iterator[tuple[str, str]]:
         yield f"customer:{customer_id}", f"{', '.join(theirs[customer_id])} in Stripe names it; it is not ours"
 
 
+def _charges_agree(rows: Rows) -> Iterator[tuple[str, str]]:
+    """What differs between our charges and Stripe's payment intents and refunds, to the cent."""
+    ours = {row[0]: row for row in rows if row[0] is not None}
+    known = {row[4] for row in rows}
+    back: Counter[str] = Counter()
+    for refund in payments.all_refunds():
+        if refund["status"] not in ("failed", "canceled"):
+            back[refund["payment_intent"]] += refund["amount"]
+    seen = set()
+    for intent in payments.all_intents():
+        row = ours.get(intent["id"])
+        seen.add(intent["id"])
+        subject = f"fix:{intent['metadata']['fix_id']}"
+        if row is None:
+            if intent["amount_received"] or intent["metadata"]["fix_id"] not in known:
+                yield subject, f"{intent['id']} in Stripe has taken {intent['amount_received']} cents; it is not ours"
+            continue
+        _, cents, currency, state, _, refunded = row
+        if (intent["amount"], intent["currency"]) != (cents, currency):
+            yield subject, f"{intent['id']} is of {intent['amount']} {intent['currency']}, its charge of {cents}"
+        expected = cents if state == "succeeded" else 0
+        if intent["amount_received"] != expected:
+            yield subject, f"{intent['id']} has taken {intent['amount_received']} cents, its charge {expected}"
+        if back[intent["id"]] != refunded:
+            yield subject, f"{back[intent['id']]} cents of {intent['id']} are refunded in Stripe, {refunded} here"
+    for intent_id in sorted(ours.keys() - seen):
+        yield f"fix:{ours[intent_id][4]}", f"{intent_id} is not in Stripe"
+
+
+def _overage_agrees(rows: Rows) -> Iterator[tuple[str, str]]:
+    """What differs between the overage that we have told and Stripe's invoice items."""
+    ours = {row[0]: row[1] for row in rows}
+    for item in overage.all_items():
+        told = ours.pop(item["id"], None)
+        if told != item["amount"]:
+            yield f"invoice_item:{item['id']}", f"is {item['amount']} cents in Stripe, {told or 0} here"
+    for item_id, cents in ours.items():
+        yield f"invoice_item:{item_id}", f"of {cents} cents is not in Stripe"
+
+
+_AGAINST_STRIPE: dict[str, tuple[str, Callable[[Rows], Iterator[tuple[str, str]]]]] = {
+    "stripe_customers_agree": (_CUSTOMERS, _customers_agree),
+    "stripe_charges_agree": (_CHARGES, _charges_agree),
+    "stripe_overage_agrees": (_ITEMS, _overage_agrees),
+}
+"""Each: what we have, read before Stripe is asked, and what compares it."""
+
+
 def audit(*, with_stripe: bool) -> dict[str, Any]:
     """Check every rule in one snapshot; the JSON shape of `audit` (interface.md)."""
     checked: dict[str, int] = {}
@@ -114,9 +258,8 @@ def audit(*, with_stripe: bool) -> dict[str, Any]:
         for rule, (count, query) in _RULES.items():
             checked[rule] = db.exec_driver_sql(count).scalar_one()
             findings += [Finding(rule, subject, detail) for subject, detail in db.exec_driver_sql(query)]
-        rows = db.exec_driver_sql("SELECT id, stripe_customer_id FROM customers").all()
-    if with_stripe:
-        rule, ours = "stripe_customers_agree", {str(customer_id): stripe_id for customer_id, stripe_id in rows}
-        checked[rule] = len(ours)
-        findings += [Finding(rule, subject, detail) for subject, detail in _against_stripe(ours)]
+        ours = {rule: [tuple(row) for row in db.exec_driver_sql(query)] for rule, (query, _) in _AGAINST_STRIPE.items()}
+    for rule, rows in ours.items() if with_stripe else ():
+        checked[rule] = len(rows)
+        findings += [Finding(rule, subject, detail) for subject, detail in _AGAINST_STRIPE[rule][1](rows)]
     return {"ok": not findings, "checked": checked, "findings": [asdict(finding) for finding in findings]}

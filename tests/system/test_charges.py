@@ -10,6 +10,7 @@ from app.billing import charges
 from app.db import get_engine, transaction
 from app.ledger.executor import Executor
 from app.ledger.relay import Relay
+from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe.client import client
 from tests.system import money
@@ -216,3 +217,23 @@ def test_refunds_add_up_and_never_exceed_what_was_taken(stripe: StripeSandbox) -
     assert sum(refund["amount"] for refund in stripe.objects("refund")) == 1500
     with pytest.raises(charges.RefundRefused), transaction() as db:
         charges.ask_refund(db, fix, 1, actor="ops", reason="once more")
+
+
+def test_the_audit_finds_money_that_stripe_has_and_we_do_not(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    drain()
+    assert findings() == []
+    [intent] = stripe.objects("payment_intent")
+    client().v1.refunds.create({"payment_intent": intent["id"], "amount": 100})
+    wanted = {"amount": 700, "currency": "usd", "customer": ada.stripe_id, "metadata": {"fix_id": "999"}}
+    client().v1.payment_intents.create(wanted)  # type: ignore[arg-type]
+    details = [finding["detail"] for finding in findings()]
+    assert len(details) == 2
+    assert any("100 cents" in detail and "0 here" in detail for detail in details)
+    assert any("it is not ours" in detail for detail in details)
+
+
+def findings() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = audit(with_stripe=True)["findings"]
+    return found
