@@ -1,7 +1,7 @@
 """What a test of billing does and asks, in a line each."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -36,16 +36,40 @@ def customer(plan: str = "trial", card: str | None = None) -> Customer:
     email = f"customer{next(_numbers)}@example.com"
     with transaction() as db:
         made = accounts.create(db, email=email, name="Ada", wanted_plan="trial", source="direct")
-        key = api_keys.issue(db, made)
+        api_keys.issue_first(db, made)
+        key = api_keys.sealed_first(db, made)
+        api_keys.wipe_sealed(db, made)
+    assert key is not None
     stripe_id = client().v1.customers.create({"email": email, "metadata": {"customer_id": str(made)}}).id
     with transaction() as db:
         accounts.set_stripe_customer(db, made, stripe_id)
         accounts.mark_welcomed(db, made)
         if plan != "trial":
             plans.change(db, made, plan, reason="test")
-    found = Customer(made, stripe_id, key.secret)
+    found = Customer(made, stripe_id, key)
     if card is not None:
         give_card(found, card)
+    return found
+
+
+def teams(start: datetime | None = None) -> Customer:
+    """A customer on Teams by our books alone (Stripe knows of no subscription), whose period began a day ago."""
+    found = customer()
+    start = start or datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+    sql(
+        "INSERT INTO subscriptions (id, customer_id, status, created_at) VALUES (%(id)s, %(c)s, 'active', %(at)s)",
+        id=f"sub_{found.id}",
+        c=found.id,
+        at=start,
+    )
+    sql(
+        "INSERT INTO billing_periods VALUES (%(id)s, %(c)s, %(at)s, %(at)s + interval '30 days')",
+        id=f"sub_{found.id}",
+        c=found.id,
+        at=start,
+    )
+    with transaction() as db:
+        plans.change(db, found.id, "teams", reason="test", effective_at=start)
     return found
 
 

@@ -1,8 +1,6 @@
 """A fix is counted once for ever, in its period and under its plan (seed: "usage events accepted", "trial signup to
 first fix", "prevents race conditions", "billing returns correct status"; failures.md 27 to 30)."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,27 +13,6 @@ from tests.system import money
 from tests.system.scene import Mailbox, drain, drain_to_the_end, one, sql
 
 ITEMS = "* /v1/invoiceitems*"
-
-
-def teams(start: datetime | None = None) -> money.Customer:
-    """A customer on Teams, whose period began a day ago."""
-    found = money.customer()
-    start = start or datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
-    sql(
-        "INSERT INTO subscriptions (id, customer_id, status, created_at) VALUES (%(id)s, %(c)s, 'active', %(at)s)",
-        id=f"sub_{found.id}",
-        c=found.id,
-        at=start,
-    )
-    sql(
-        "INSERT INTO billing_periods VALUES (%(id)s, %(c)s, %(at)s, %(at)s + interval '30 days')",
-        id=f"sub_{found.id}",
-        c=found.id,
-        at=start,
-    )
-    with transaction() as db:
-        plans.change(db, found.id, "teams", reason="test", effective_at=start)
-    return found
 
 
 def test_trial_signup_to_first_fix(stripe: StripeSandbox) -> None:
@@ -118,7 +95,7 @@ def test_a_fix_is_billed_under_the_plan_of_the_moment_that_it_was_accepted_in() 
 def test_teams_include_sixty_and_the_sixty_first_is_eight_dollars_on_one_item(
     stripe: StripeSandbox, mailbox: Mailbox
 ) -> None:
-    ada = teams()
+    ada = money.teams()
     for issue in range(63):
         money.deploy(ada, issue + 1)
     drain()
@@ -130,7 +107,7 @@ def test_teams_include_sixty_and_the_sixty_first_is_eight_dollars_on_one_item(
 
 
 def test_a_burst_of_overage_fixes_costs_few_requests(stripe: StripeSandbox) -> None:
-    ada = teams()
+    ada = money.teams()
     for issue in range(160):
         money.deploy(ada, issue + 1)
     drain()
@@ -140,7 +117,7 @@ def test_a_burst_of_overage_fixes_costs_few_requests(stripe: StripeSandbox) -> N
 
 
 def test_overage_after_the_periods_invoice_is_finalized_goes_on_the_next_one(stripe: StripeSandbox) -> None:
-    ada = teams()
+    ada = money.teams()
     for issue in range(62):
         money.deploy(ada, issue + 1)
     drain()
@@ -156,7 +133,7 @@ def test_overage_after_the_periods_invoice_is_finalized_goes_on_the_next_one(str
 @pytest.mark.parametrize("operation", ["POST /v1/invoiceitems", "POST /v1/invoiceitems/*"])
 @pytest.mark.parametrize("kind", ["lose", "refuse", "status"])
 def test_the_overage_is_exact_whatever_stripe_loses(stripe: StripeSandbox, operation: str, kind: str) -> None:
-    ada = teams()
+    ada = money.teams()
     for issue in range(61):
         money.deploy(ada, issue + 1)
     drain()
@@ -168,7 +145,7 @@ def test_the_overage_is_exact_whatever_stripe_loses(stripe: StripeSandbox, opera
 
 
 def test_an_item_that_somebody_changed_in_stripe_is_not_set_over(stripe: StripeSandbox) -> None:
-    ada = teams()
+    ada = money.teams()
     for issue in range(61):
         money.deploy(ada, issue + 1)
     drain()
