@@ -34,6 +34,7 @@ _REASONS = {
     "invalid_number": "the card's number is wrong",
     "issuer_not_available": "the bank could not be reached",
     "no_payment_method": "you have no card with us",
+    "payment_method_unavailable": "the card was removed",
     "processing_error": "the bank could not process it",
     "try_again_later": "the bank could not process it",
     "withdrawal_count_limit_exceeded": "the card has reached its limit",
@@ -200,10 +201,11 @@ class ChargeDeclined(_OfCharge, kind="charge_declined"):
 
     def paragraphs(self) -> list[str]:
         why = _REASONS.get(self.reason or "", _UNSAID)
+        card = "a card" if self.reason == "no_payment_method" else "another card"
         if self.next_attempt_at is None:
-            then = "Add another card: it is charged at once."
+            then = f"Add {card}: it is charged at once."
         else:
-            then = f"We try again on {_when(self.next_attempt_at)}. If you add another card, it is charged at once."
+            then = f"We try again on {_when(self.next_attempt_at)}. If you add {card}, it is charged at once."
         return [f"We could not charge {self.amount} for {self.fix}: {why}.", then]
 
 

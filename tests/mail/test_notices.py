@@ -131,6 +131,12 @@ def test_after_a_hard_decline_only_another_card_helps() -> None:
         assert "try again" not in content
 
 
+def test_who_has_no_card_is_asked_for_one() -> None:
+    for content in _said(_notice("charge_declined", reason="no_payment_method")):
+        assert "you have no card with us" in content
+        assert "If you add a card, it is charged at once." in content
+
+
 def test_a_trial_that_has_had_its_bonus_is_not_offered_it_again() -> None:
     for kind in ("last_free_fix", "over_limit"):
         assert "5 more" not in _said(_notice(kind, included=10))[0]
