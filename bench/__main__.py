@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from bench import drain, enqueueing, intake, memory, million, pickup, recovery, system
+from bench import charges, drain, enqueueing, intake, memory, million, pickup, recovery, system
 from bench.environment import Environment
 from bench.report import RESULTS, Report
 
@@ -17,6 +17,7 @@ GROUPS = {
     "million": million.measure,
     "memory": memory.measure,
     "system": system.measure,
+    "charges": charges.measure,
 }
 
 
