@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.billing import invoices, overage, plans
-from app.billing.tables import billing_periods, subscriptions
+from app.billing.tables import billing_periods, plan_changes, subscriptions
 from app.contracts.billing import InvoiceOverage, SendNotice, SyncOverage, SyncSubscription, TrackFix
 from app.customers import accounts
 from app.customers.tables import customers
@@ -51,7 +51,13 @@ def begin(
         reason: by whose choice.
         ref: what it came of, such as `subscription:sub_7`: one mail for each.
     """
-    at = effective_at or datetime.now(UTC)
+    # Stripe's times are whole seconds: none may come to stand before the change that it follows.
+    last = db.execute(
+        select(func.max(plan_changes.c.effective_at)).where(
+            plan_changes.c.customer_id == customer_id, plan_changes.c.effective_at <= func.clock_timestamp()
+        )
+    ).scalar_one()
+    at = max(filter(None, (effective_at or datetime.now(UTC), last)))
     plans.change(db, customer_id, plan, reason=reason, effective_at=at)
     db.execute(update(customers).where(customers.c.id == customer_id).values(wanted_plan="trial"))
     told = {"plan": plan, "effective_at": at.isoformat()}

@@ -1,0 +1,446 @@
+"""Plans: chosen, subscribed to, renewed, ended (failures.md 28, 31; stripe.md, "Teams")."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from typer.testing import CliRunner
+from werkzeug.test import TestResponse
+
+from app.billing import plans
+from app.contracts.billing import SyncSubscription
+from app.db import transaction
+from app.ledger.enqueue import enqueue
+from app.ops.cli import cli
+from app.sandbox.stripe import StripeSandbox
+from app.stripe import catalog
+from app.stripe.client import client
+from tests.system.money import Customer, customer, deploy, status
+from tests.system.scene import Mailbox, count, drain, one, sign_up, sql, time_passes
+from tests.system.test_payment_methods import add, give_card_at, open_page, outcome
+
+DAY = 24 * 3600
+SUBSCRIBE = "POST /v1/subscriptions"
+CANCEL = "DELETE /v1/subscriptions/{subscription_exposed_id}"
+
+
+@pytest.fixture
+def price(stripe: StripeSandbox) -> str:
+    return catalog.sync()["price"]
+
+
+def choose(web: FlaskClient, of: Customer, plan: str, query: str = "", key: str | None = None) -> TestResponse:
+    headers = of.headers | ({} if key is None else {"Idempotency-Key": key})
+    return web.post(f"/api/v1/subscription{query}", json={"plan": plan}, headers=headers)
+
+
+def cancel(web: FlaskClient, of: Customer, query: str = "") -> TestResponse:
+    return web.delete(f"/api/v1/subscription{query}", headers=of.headers)
+
+
+def with_card(web: FlaskClient, card: str = "pm_card_visa") -> Customer:
+    made = customer()
+    assert outcome(web, made, add(web, made, card))["state"] == "succeeded"
+    return made
+
+
+def on_teams(web: FlaskClient) -> Customer:
+    made = with_card(web)
+    done = outcome(web, made, choose(web, made, "teams"))
+    assert done["state"] == "succeeded", done
+    return made
+
+
+def paid(stripe: StripeSandbox, of: Customer) -> int:
+    """Cents that all invoices have taken."""
+    return sum(i["amount_paid"] for i in stripe.objects("invoice") if i["customer"] == of.stripe_id)
+
+
+def plan(of: Customer) -> str:
+    return str(one("SELECT plan FROM customers WHERE id = %(id)s", id=of.id))
+
+
+def sync(of: Customer, occasion: str) -> None:
+    """A webhook says that something about the subscription has changed."""
+    found = one("SELECT id FROM subscriptions WHERE customer_id = %(id)s ORDER BY created_at DESC LIMIT 1", id=of.id)
+    with transaction() as db:
+        enqueue(db, SyncSubscription(customer_id=of.id, subscription_id=found, occasion=occasion))
+    drain()
+
+
+def invoices(of: Customer) -> list[tuple[str, int, int]]:
+    """Status, total and what was paid of the invoices that are kept, the largest first."""
+    return [
+        tuple(row)
+        for row in sql(
+            "SELECT status, total_cents, paid_cents FROM invoices WHERE customer_id = %(id)s ORDER BY total_cents DESC",
+            id=of.id,
+        )
+    ]
+
+
+# The catalogue
+
+
+def test_sync_catalog_makes_what_is_sold_once(stripe: StripeSandbox) -> None:
+    first, second = catalog.sync(), catalog.sync()
+    assert (first["done"], second["done"]) == ("created", "unchanged")
+    [made] = stripe.objects("price")
+    assert (made["lookup_key"], made["unit_amount"], made["currency"]) == ("teams_monthly", 49900, "usd")
+    assert made["recurring"]["interval"] == "month"
+    assert first["price"] == second["price"] == made["id"]
+
+
+def test_the_command_says_what_to_do_where_the_amount_differs(
+    stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_MONTH_CENTS="59900")
+    refused = CliRunner().invoke(cli, ["stripe", "sync-catalog"])
+    assert refused.exit_code == 1
+    assert "49900" in refused.output
+    assert "--transfer" in refused.output
+    assert len(stripe.objects("price")) == 1
+    done = CliRunner().invoke(cli, ["stripe", "sync-catalog", "--transfer", "--json"])
+    assert done.exit_code == 0
+    assert '"transferred"' in done.output
+    assert {p["unit_amount"]: p["lookup_key"] for p in stripe.objects("price")} == {49900: None, 59900: "teams_monthly"}
+
+
+# Payg
+
+
+def test_payg_begins_by_the_customers_choice_and_ends_by_it(web: FlaskClient, mailbox: Mailbox) -> None:
+    jane = with_card(web)
+    assert outcome(web, jane, choose(web, jane, "payg"))["result"] == {"plan": "payg"}
+    assert (plan(jane), status(jane).can_use_service) == ("payg", True)
+    assert choose(web, jane, "payg").status_code == 409
+    assert outcome(web, jane, cancel(web, jane))["result"] == {"plan": "trial"}
+    assert plan(jane) == "trial"
+    assert cancel(web, jane).status_code == 409
+    assert [row.plan for row in sql("SELECT plan FROM plan_changes ORDER BY id")] == ["payg", "trial"]
+    assert len(mailbox.mails()) == 2
+
+
+def test_a_plan_that_costs_needs_a_card(web: FlaskClient) -> None:
+    jane = customer()
+    for wanted in ("payg", "teams"):
+        answer = choose(web, jane, wanted)
+        assert (answer.status_code, "payment method" in answer.json["detail"]) == (409, True)
+    assert count("jobs") == 0
+
+
+# Teams begins
+
+
+def test_teams_is_charged_and_begins_at_once(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    jane = with_card(web)
+    done = outcome(web, jane, choose(web, jane, "teams"))
+    assert (done["state"], done["result"]["status"]) == ("succeeded", "active")
+    [theirs] = stripe.objects("subscription")
+    assert theirs["metadata"]["customer_id"] == str(jane.id)
+    assert paid(stripe, jane) == 49900
+    seen = status(jane)
+    assert (seen.plan, seen.subscription_status, seen.can_use_service, seen.included) == ("teams", "active", True, 60)
+    assert invoices(jane) == [("paid", 49900, 49900)]
+    item = theirs["items"]["data"][0]
+    [period] = sql("SELECT starts_at, ends_at FROM billing_periods")
+    assert [int(t.timestamp()) for t in period] == [item["current_period_start"], item["current_period_end"]]
+    assert one("SELECT effective_at FROM plan_changes WHERE plan = 'teams'").timestamp() == theirs["start_date"]
+    assert "teams" in mailbox.mail().subject.lower()
+
+
+def test_the_same_request_for_teams_is_one_subscription(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = with_card(web)
+    first = choose(web, jane, "teams", key="once")
+    outcome(web, jane, choose(web, jane, "teams"))  # another, before the first was done
+    assert choose(web, jane, "teams", key="once").json == first.json
+    assert choose(web, jane, "teams").status_code == 409
+    assert len(stripe.objects("subscription")) == 1
+    assert paid(stripe, jane) == 49900
+    assert one("SELECT count(*) FROM plan_changes WHERE plan = 'teams'") == 1
+
+
+def test_a_lost_answer_makes_no_second_subscription(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = with_card(web)
+    stripe.fault("lose", operation=SUBSCRIBE)
+    accepted = choose(web, jane, "teams")
+    drain()
+    sql("UPDATE external_calls SET first_sent_at = first_sent_at - interval '25 hours'")
+    stripe.advance(25 * 3600)
+    time_passes()
+    assert outcome(web, jane, accepted)["state"] == "succeeded"
+    assert len(stripe.objects("subscription")) == 1
+    assert len(stripe.requests(SUBSCRIBE)) == 1
+
+
+@pytest.mark.parametrize("card", ["pm_card_chargeCustomerFail", "pm_card_authenticationRequired"])
+def test_a_declined_first_month_leaves_nothing(web: FlaskClient, stripe: StripeSandbox, price: str, card: str) -> None:
+    jane = with_card(web, card)
+    done = outcome(web, jane, choose(web, jane, "teams"))
+    assert (done["state"], done["error"]["kind"]) == ("dead", "permanent")
+    assert "declined" in done["error"]["message"]
+    assert stripe.objects("subscription") == []
+    assert (plan(jane), paid(stripe, jane), count("subscriptions")) == ("trial", 0, 0)
+    outcome(web, jane, add(web, jane, "pm_card_visa"))
+    assert outcome(web, jane, choose(web, jane, "teams"))["state"] == "succeeded"
+
+
+def test_teams_that_was_wanted_at_signup_begins_with_the_first_card(
+    web: FlaskClient, mailbox: Mailbox, price: str
+) -> None:
+    sign_up(web, plan="teams")
+    drain()
+    jane = Customer(*sql("SELECT id, stripe_customer_id FROM customers")[0], mailbox.mail().key)
+    outcome(web, jane, add(web, jane, "pm_card_visa"))
+    assert plan(jane) == "teams"
+
+
+def wrong_amount(price: str) -> None:
+    product = client().v1.prices.retrieve(price).product
+    client().v1.prices.create(
+        {
+            "product": str(product),
+            "currency": "usd",
+            "unit_amount": 1,
+            "recurring": {"interval": "month"},
+            "lookup_key": "teams_monthly",
+            "transfer_lookup_key": True,
+        }
+    )
+
+
+def archived_price(price: str) -> None:
+    client().v1.prices.update(price, {"active": False})
+
+
+def archived_product(price: str) -> None:
+    client().v1.products.update(str(client().v1.prices.retrieve(price).product), {"active": False})
+
+
+def no_lookup_key(price: str) -> None:
+    client().v1.prices.update(price, {"lookup_key": ""})
+
+
+@pytest.mark.parametrize("spoil", [wrong_amount, archived_price, archived_product, no_lookup_key])
+def test_a_price_that_somebody_has_changed_charges_nobody(
+    web: FlaskClient, stripe: StripeSandbox, price: str, spoil: Callable[[str], None]
+) -> None:
+    jane = with_card(web)
+    spoil(price)
+    done = outcome(web, jane, choose(web, jane, "teams"))
+    assert (done["state"], "teams_monthly" in done["error"]["message"]) == ("dead", True)
+    page = outcome(web, jane, web.post("/api/v1/checkout", json={"purpose": "teams"}, headers=jane.headers))
+    assert page["state"] == "dead"
+    assert (stripe.requests(SUBSCRIBE), stripe.objects("checkout.session")) == ([], [])
+
+
+def test_teams_can_be_had_at_checkout(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = customer()
+    assert web.get(give_card_at(open_page(web, jane, "teams")["url"], "visa")).status_code == 200
+    drain()
+    seen = status(jane)
+    assert (seen.plan, seen.subscription_status, seen.can_use_service) == ("teams", "active", True)
+    assert paid(stripe, jane) == 49900
+    assert web.get("/api/v1/payment-methods", headers=jane.headers).json["payment_methods"][0]["default"]
+    assert choose(web, jane, "teams").status_code == 409
+
+
+def test_a_page_left_open_cannot_be_used_to_pay_teams_twice(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = with_card(web)
+    open_page(web, jane, "teams")
+    outcome(web, jane, choose(web, jane, "teams"))
+    assert [page["status"] for page in stripe.objects("checkout.session")] == ["expired"]
+
+
+def test_with_billing_switched_off_teams_is_held_and_no_page_is_opened(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    jane = with_card(web)
+    configure(BILLING_ENABLED="false")
+    accepted = web.post("/api/v1/checkout", json={"purpose": "teams"}, headers=jane.headers)
+    assert outcome(web, jane, accepted)["state"] == "queued"
+    assert stripe.objects("checkout.session") == []
+    choose(web, jane, "teams")
+    assert one("SELECT gate FROM jobs WHERE name = 'start_teams'") == "billing"
+
+
+# Teams goes on
+
+
+def test_a_renewal_brings_the_next_period_and_its_invoice(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = on_teams(web)
+    time_passes()
+    drain()  # too early: Stripe has not renewed it
+    assert one("SELECT count(*) FROM billing_periods") == 1
+    stripe.advance(32 * DAY)
+    time_passes()
+    drain()
+    periods = sql("SELECT starts_at, ends_at FROM billing_periods ORDER BY starts_at")
+    assert len(periods) == 2
+    assert periods[0].ends_at == periods[1].starts_at
+    assert invoices(jane) == [("paid", 49900, 49900)] * 2
+    ahead = sql("SELECT run_at FROM jobs WHERE name = 'sync_subscription' AND state = 'queued' ORDER BY run_at")
+    assert len(ahead) >= 2
+    assert ahead[0].run_at > periods[1].ends_at
+
+
+def test_a_renewal_that_fails_is_past_due_until_it_is_paid(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    jane = on_teams(web)
+    mailbox.clear()
+    stripe.change_card(stripe.objects("payment_method")[0]["id"], "chargeCustomerFail")
+    stripe.advance(32 * DAY)
+    sync(jane, "evt_1")
+    sync(jane, "evt_2")
+    assert status(jane).subscription_status == "past_due"
+    since = one("SELECT past_due_since FROM subscriptions")
+    assert since is not None
+    assert (
+        one(
+            "SELECT payload -> 'values' ->> 'amount_cents' FROM jobs WHERE payload ->> 'kind' = 'subscription_past_due'"
+        )
+        == "49900"
+    )
+    assert len(mailbox.mails()) == 1
+    outcome(web, jane, add(web, jane, "pm_card_mastercard"))
+    [theirs] = stripe.objects("subscription")
+    new = web.get("/api/v1/payment-methods", headers=jane.headers).json["payment_methods"][0]
+    assert (theirs["default_payment_method"], new["brand"]) == (new["id"], "mastercard")
+    stripe.advance(10 * DAY)
+    sync(jane, "evt_3")
+    assert status(jane).subscription_status == "active"
+    assert one("SELECT past_due_since FROM subscriptions") is None
+
+
+# Teams ends
+
+
+def test_at_the_periods_end_the_plan_after_it_begins(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    jane = on_teams(web)
+    mailbox.clear()
+    done = outcome(web, jane, choose(web, jane, "payg", "?at_period_end=true"))
+    assert (done["state"], done["result"]["cancel_at_period_end"]) == ("succeeded", True)
+    assert (plan(jane), status(jane).can_use_service) == ("teams", True)
+    assert "ends" in mailbox.mail().subject
+    assert choose(web, jane, "payg", "?at_period_end=true").status_code == 409
+    stripe.advance(32 * DAY)
+    time_passes()
+    drain()
+    ended = one("SELECT ended_at FROM subscriptions")
+    assert ended == one("SELECT ends_at FROM billing_periods")
+    assert one("SELECT effective_at FROM plan_changes WHERE plan = 'payg'") == ended
+    assert (plan(jane), status(jane).subscription_status, paid(stripe, jane)) == ("payg", "active", 49900)
+
+
+def test_a_cancellation_can_be_taken_back(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = on_teams(web)
+    assert outcome(web, jane, cancel(web, jane, "?at_period_end=true"))["state"] == "succeeded"
+    again = choose(web, jane, "teams", key="resume")
+    assert outcome(web, jane, again)["result"]["cancel_at_period_end"] is False
+    assert choose(web, jane, "teams", key="resume").json == again.json
+    assert choose(web, jane, "teams").status_code == 409
+    stripe.advance(32 * DAY)
+    time_passes()
+    drain()
+    assert (plan(jane), paid(stripe, jane)) == ("teams", 2 * 49900)
+
+
+def test_cancelled_at_once_the_rest_is_given_back_and_the_overage_billed(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    jane = on_teams(web)
+    for issue in range(3):
+        deploy(jane, issue + 1)
+    accepted = cancel(web, jane)  # before the fixes have been counted
+    drain()
+    time_passes()
+    done = outcome(web, jane, accepted)
+    assert (done["state"], done["result"]["status"]) == ("succeeded", "canceled")
+    lines = [line["amount"] for i in stripe.objects("invoice") for line in i["lines"]["data"]]
+    assert sorted(lines) == [-49900, 1600, 49900]
+    assert (plan(jane), status(jane).subscription_status) == ("trial", "active")
+    assert sum(total for _, total, _ in invoices(jane)) == 1600
+    assert len(stripe.requests(CANCEL)) == 1
+
+
+def test_a_lost_answer_cancels_once(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = on_teams(web)
+    stripe.fault("lose", operation=CANCEL)
+    accepted = choose(web, jane, "payg")
+    drain()
+    time_passes()
+    assert outcome(web, jane, accepted)["state"] == "succeeded"
+    assert len(stripe.requests(CANCEL)) == 1
+    assert plan(jane) == "payg"
+
+
+def test_overage_that_no_invoice_took_is_billed_after_the_end(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    jane = on_teams(web)
+    for issue in range(3):
+        deploy(jane, issue + 1)
+    drain()
+    [theirs] = stripe.objects("subscription")
+    client().v1.subscriptions.cancel(theirs["id"])  # in the dashboard, without an invoice
+    stripe.fault("lose", operation="POST /v1/invoices")
+    sync(jane, "evt_deleted")
+    time_passes()
+    drain()
+    stripe.advance(2 * 3600)
+    sync(jane, "evt_later")
+    assert invoices(jane) == [("paid", 49900, 49900), ("paid", 1600, 1600)]
+    assert plan(jane) == "trial"
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [1600]
+
+
+def test_after_teams_has_ended_it_can_be_had_again(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = on_teams(web)
+    outcome(web, jane, cancel(web, jane))
+    assert outcome(web, jane, choose(web, jane, "teams"))["state"] == "succeeded"
+    assert (plan(jane), len(stripe.objects("subscription"))) == ("teams", 2)
+    deploy(jane, 1)
+    drain()
+    assert status(jane).current_usage == 1
+
+
+def test_a_fix_belongs_to_the_plan_of_its_moment(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = on_teams(web)
+    deploy(jane, 1)
+    drain()
+    outcome(web, jane, choose(web, jane, "payg"))
+    deploy(jane, 2)
+    drain()
+    rows: list[Any] = sql("SELECT plan, outcome FROM fixes ORDER BY id")
+    assert [tuple(row) for row in rows] == [("teams", "included"), ("payg", "charge")]
+
+
+def test_plans_chosen_within_a_second_follow_each_other(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = with_card(web)
+    for wanted in ("payg", "teams", "payg", "teams"):
+        assert outcome(web, jane, choose(web, jane, wanted))["state"] == "succeeded"
+        with transaction() as db:
+            assert plans.plan_at(db, jane.id, datetime.now(UTC)) == wanted
+
+
+def test_a_subscription_of_another_customer_is_not_taken_over(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane, eve = on_teams(web), customer()
+    theirs = stripe.objects("subscription")[0]["id"]
+    with transaction() as db:
+        enqueue(db, SyncSubscription(customer_id=eve.id, subscription_id=theirs, occasion="evt_1"))
+    drain()
+    assert one("SELECT state FROM jobs WHERE key LIKE '%%evt_1'") == "dead"
+    assert (plan(eve), plan(jane)) == ("trial", "teams")
