@@ -1,18 +1,18 @@
 """API keys: random, stored as their SHA-256, checked through a cache of 60 s that a revocation overrules.
 
 The cache is Redis', shared by all web processes. A revocation writes a tombstone there before it
-commits; filling the cache never overwrites anything (`SET NX`), so a process that read the key just
-before the revocation cannot put it back. Without Redis every request asks PostgreSQL, and what was
+commits; filling the cache never overwrites it, so a process that read the key just before the
+revocation cannot put it back. Without Redis every request asks PostgreSQL, and what was
 cached before a process (re)connected to Redis it does not believe: a revocation may have missed it.
 """
 
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from typing import Any
 
 import redis
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -21,7 +21,7 @@ from app.contracts.upkeep import BuryApiKey
 from app.customers.seal import seal, unseal
 from app.customers.tables import api_keys
 from app.db import transaction
-from app.ledger.bell import get_redis, make_redis
+from app.ledger.bell import connected_at, get_redis
 from app.ledger.enqueue import enqueue
 from app.logs import log
 
@@ -117,41 +117,50 @@ def bury(digest: str) -> None:
     get_redis().set(_cache_name(digest), _TOMBSTONE, ex=2 * CACHED_S)
 
 
-_connected_at = 0.0
-"""When this process last made a connection to the cache (seconds since 1970): before, it may have been away."""
+def _read(name: str) -> Any:
+    return get_redis().get(name)
 
 
-def _connect(connection: redis.Connection) -> None:
-    global _connected_at
-    _connected_at = time.time()
-    connection.on_connect()  # type: ignore[no-untyped-call]
+def plausible(secret: str) -> bool:
+    """Whether it looks like one of our keys, so that it is worth looking for."""
+    return secret.startswith(PREFIX) and len(secret) <= 100
 
 
-@cache
-def _cache() -> redis.Redis:
-    return make_redis(0.5, redis_connect_func=_connect)
+def authenticate(secret: str, read: Callable[[str], Any] = _read) -> int | None:
+    """The id of the customer whose key this is; None for an unknown or revoked one.
 
-
-def authenticate(secret: str) -> int | None:
-    """The id of the customer whose key this is; None for an unknown or revoked one."""
-    if not secret.startswith(PREFIX) or len(secret) > 100:
+    Args:
+        read: reads a name in Redis; a caller who asks Redis for something else as well does both at once.
+    """
+    if not plausible(secret):
         return None
     digest = _hash(secret)
     try:
-        cached = _cache().get(_cache_name(digest))
+        cached = read(_cache_name(digest))
         if cached == _TOMBSTONE:
             return None
         if isinstance(cached, bytes):
             customer_id, cached_at = cached.split(b":")
-            if float(cached_at) > _connected_at:
+            if float(cached_at) > connected_at():
                 return int(customer_id)
         found = _look_up(digest)
         if found is not None:
-            _cache().set(_cache_name(digest), f"{found}:{time.time()}", ex=CACHED_S, nx=True)
+            _fill(digest, cached, f"{found}:{time.time()}")
     except redis.RedisError as error:
         log.warning("api_key.cache_failed", error=type(error).__name__)
         return _look_up(digest)
     return found
+
+
+# Nothing where nothing is, or in place of exactly what was read and not believed: never over a tombstone.
+_REPLACE = """
+local now = redis.call('GET', KEYS[1])
+if (now or '') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
+"""
+
+
+def _fill(digest: str, was: bytes | None, becomes: str) -> None:
+    get_redis().eval(_REPLACE, 1, _cache_name(digest), was or b"", becomes, CACHED_S)
 
 
 def _look_up(digest: str) -> int | None:

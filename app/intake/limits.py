@@ -8,14 +8,14 @@ asks Redis once (docs/decisions.md).
 import hashlib
 import time
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 
 from app.intake.problems import Problem
-from app.ledger.bell import make_redis
+from app.ledger.bell import get_redis
 from app.settings import get_settings
 
 _AWAY_S = 1.0
@@ -34,11 +34,6 @@ class Budget(NamedTuple):
 
 
 @cache
-def _shared() -> redis.Redis:
-    return make_redis(0.3)
-
-
-@cache
 def _parsed(limit: str) -> list[RateLimitItem]:
     return parse_many(limit)
 
@@ -48,8 +43,14 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
-def spend(*budgets: Budget) -> None:
+def spend(*budgets: Budget, read: str | None = None) -> Any:
     """Count a request against each of `budgets`, in windows that begin with the clock's hour, minute and so on.
+
+    Args:
+        read: a name in Redis to be read in the same round trip.
+
+    Returns:
+        what stands under `read`; None without it, and while Redis is away.
 
     Raises:
         Problem: 429 with Retry-After: one of them is used up until its window ends.
@@ -60,23 +61,27 @@ def spend(*budgets: Budget) -> None:
         item.key_for("tallyhook", scope, who, str(int(now // item.get_expiry()))): item.get_expiry()
         for item, scope, who in spent
     }
-    counts = _count(windows)
+    counts, found = _count(windows, read)
     for (item, _, _), count in zip(spent, counts, strict=True):
         if count > item.amount:
             wait = item.get_expiry() - int(now % item.get_expiry())
             raise Problem(429, f"Too many requests: the limit is {item}.", headers={"Retry-After": str(wait)})
+    return found
 
 
-def _count(windows: dict[str, int]) -> list[int]:
-    """Count one in each window (by its name, with its length in seconds); returns how many it has now."""
+def _count(windows: dict[str, int], read: str | None) -> tuple[list[int], Any]:
+    """Count one in each window (by its name, with its length in seconds); returns how many each has now."""
     global _away_until
     if get_settings().redis_url is not None and time.monotonic() >= _away_until:
         try:
-            with _shared().pipeline(transaction=False) as pipe:
+            with get_redis().pipeline(transaction=False) as pipe:
                 for name, length_s in windows.items():
                     pipe.incr(name)
                     pipe.expire(name, length_s)
-                return [int(count) for count in pipe.execute()[::2]]
+                if read is not None:
+                    pipe.get(read)
+                answers = pipe.execute()
+            return [int(count) for count in answers[: 2 * len(windows) : 2]], answers[-1] if read is not None else None
         except redis.RedisError:
             _away_until = time.monotonic() + _AWAY_S
-    return [_alone.incr(name, length_s) for name, length_s in windows.items()]
+    return [_alone.incr(name, length_s) for name, length_s in windows.items()], None

@@ -40,10 +40,24 @@ def make_redis(timeout_s: float, **options: Any) -> redis.Redis:
     return client
 
 
+_connected_at = 0.0
+
+
+def connected_at() -> float:
+    """When `get_redis` last made a connection in this process (seconds since 1970): before, Redis may have been away."""
+    return _connected_at
+
+
+def _connect(connection: redis.Connection) -> None:
+    global _connected_at
+    _connected_at = time.time()
+    connection.on_connect()  # type: ignore[no-untyped-call]
+
+
 @cache
 def get_redis() -> redis.Redis:
-    """The client for what may be skipped when Redis is away: rings, caches. Gives up after 0.5 s."""
-    return make_redis(0.5)
+    """The client for what may be skipped when Redis is away: rings, caches, limits. Gives up after 0.5 s."""
+    return make_redis(0.5, redis_connect_func=_connect)
 
 
 def bell_key(queue: str) -> str:
