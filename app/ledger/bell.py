@@ -44,7 +44,7 @@ _connected_at = 0.0
 
 
 def connected_at() -> float:
-    """When `get_redis` last made a connection in this process (seconds since 1970): before, Redis may have been away."""
+    """When `get_redis` last connected in this process (seconds since 1970): before, Redis may have been away."""
     return _connected_at
 
 
