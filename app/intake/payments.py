@@ -73,7 +73,12 @@ def list_payment_methods() -> Response:
 
 
 @blueprint.delete("/payment-methods/<payment_method>")
-@describe("Remove a payment method", answers={202: JobAccepted, 404: ProblemBody}, headers=_KEY, api_key=True)
+@describe(
+    "Remove a payment method",
+    answers={202: JobAccepted, 400: ProblemBody, 404: ProblemBody},
+    headers=_KEY,
+    api_key=True,
+)
 def remove_payment_method(payment_method: str) -> Response:
     request = _request()
     with transaction() as db:

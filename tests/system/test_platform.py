@@ -21,6 +21,7 @@ UNDESCRIBED = {
     "/signup",
     "/signup/<uuid:signup_id>",
     "/account",
+    "/billing/return",
     "/docs",
     "/openapi.json",
     "/static/<path:filename>",
