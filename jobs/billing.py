@@ -92,10 +92,12 @@ def charge_fix(run: Run[ChargeFix]) -> None:
             parameters = payments.intent_parameters(
                 stripe_customer=customer.stripe_customer_id,
                 fix_id=charge.fix_id,
+                fix=charge.fix,
                 amount_cents=charge.amount_cents,
                 currency=charge.currency,
             )
-            creation = calls.freeze(db, f"fix:{charge.fix_id}:pi", parameters)
+            creation = calls.freeze(db, f"fix:{charge.fix}:pi", parameters)
+            creation = calls.aged(creation, charge.created_at)
     if customer.stripe_deleted_at is not None:
         _lose(run, charge)
         return
@@ -114,7 +116,7 @@ def charge_fix(run: Run[ChargeFix]) -> None:
         amount_cents=charge.amount_cents,
         currency=charge.currency,
         stripe_customer=customer.stripe_customer_id,
-        fix_id=charge.fix_id,
+        fix=charge.fix,
     )
     _Attempt(run, charge, intent).settle()
 
@@ -158,7 +160,7 @@ class _Attempt:
     def _wait_for_customer(self) -> None:
         """They have the link, or a worker died between Stripe's answer and the mail with it."""
         with self._run.transaction() as db:
-            sent = calls.latest(db, f"fix:{self._charge.fix_id}:confirm")
+            sent = calls.latest(db, f"fix:{self._charge.fix}:confirm")
         if self._charge.state != "requires_action" and sent is not None:
             self._ask_customer(sent.number)
             return
@@ -205,7 +207,7 @@ class _Attempt:
     def _next_call(self, on_session: bool) -> calls.Call | None:
         """The confirmation to send: one whose outcome is not known, again under its key; else the next number, on
         the default payment method. None: there is no method to try."""
-        operation = f"fix:{self._charge.fix_id}:confirm"
+        operation = f"fix:{self._charge.fix}:confirm"
         with self._run.transaction() as db:
             sent = calls.latest(db, operation)
             if sent is not None and sent.number > self._known:

@@ -56,8 +56,9 @@ def open_charge(db: Connection, fix_id: int, customer_id: int, amount_cents: int
 
 
 def get(db: Connection, charge_id: int) -> Row[Any]:
-    """The charge."""
-    return db.execute(select(charges).where(charges.c.id == charge_id)).one()
+    """The charge, and as `fix` what its fix is called in Stripe."""
+    query = select(charges, fixes.c.ref.label("fix")).join(fixes, fixes.c.id == charges.c.fix_id)
+    return db.execute(query.where(charges.c.id == charge_id)).one()
 
 
 def note(db: Connection, charge_id: int, kind: str, amount_cents: int = 0, **what: Any) -> None:

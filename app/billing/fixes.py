@@ -1,5 +1,6 @@
 """A deployed fix is counted once for ever, in its period and under its plan (architecture.md, "The business rules")."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -59,6 +60,11 @@ def identities(fix: Deployed) -> list[str]:
     """
     place = f"at:{fix.repo.lower()}#{fix.issue_number}@{fix.commit_sha.lower()}"
     return [place] if fix.fix_id is None else [f"id:{fix.fix_id}", place]
+
+
+def reference(fix: Deployed) -> str:
+    """What the fix is called in Stripe: in the idempotency keys and the metadata of its charge."""
+    return hashlib.sha256(f"{fix.customer_id}:{identities(fix)[0]}".encode()).hexdigest()[:32]
 
 
 def find(db: Connection, fix: Deployed) -> int | None:
@@ -124,6 +130,7 @@ def count(db: Connection, fix: Deployed, plan: str, period: Period, verdict: Ver
         .values(
             customer_id=fix.customer_id,
             phase_result_id=fix.phase_result_id,
+            ref=reference(fix),
             plan=plan,
             period_start=period.start,
             outcome=verdict.outcome,

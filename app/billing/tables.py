@@ -47,6 +47,7 @@ fixes = Table(
     Column("id", BigInteger, primary_key=True),
     Column("customer_id", BigInteger),
     Column("phase_result_id", UUID(as_uuid=True)),
+    Column("ref", Text),
     Column("plan", Text),
     Column("period_start", _time),
     Column("outcome", Text),
@@ -54,7 +55,8 @@ fixes = Table(
     Column("accepted_at", _time),
     Column("created_at", _time),
 )
-"""A fix that was counted, for ever, under the plan and in the period of the moment that it was accepted in."""
+"""A fix that was counted, for ever, under the plan and in the period of the moment that it was accepted in. `ref` is
+what it is called in Stripe: derived from what makes it that fix, it is the same in a database that was restored."""
 
 fix_identities = Table(
     "fix_identities",

@@ -175,9 +175,9 @@ Rows = Sequence[tuple[Any, ...]]
 
 _CUSTOMERS = "SELECT id::text, stripe_customer_id, stripe_deleted_at FROM customers"
 _CHARGES = """
-SELECT payment_intent, amount_cents, currency, state, fix_id::text,
+SELECT payment_intent, charges.amount_cents, currency, state, ref,
     coalesce((SELECT -sum(amount_cents) FROM charge_entries WHERE charge_id = charges.id AND kind LIKE 'refund%%'), 0)
-FROM charges
+FROM charges JOIN fixes ON fixes.id = charges.fix_id
 """
 _ITEMS = """
 SELECT DISTINCT ON (invoice_item) invoice_item, amount_cents FROM overage_entries ORDER BY invoice_item, id DESC
@@ -214,7 +214,7 @@ def _charges_agree(rows: Rows) -> Iterator[tuple[str, str]]:
         seen.add(intent["id"])
         subject = f"fix:{intent['metadata']['fix_id']}"
         if row is None:
-            if intent["amount_received"] or intent["metadata"]["fix_id"] not in known:
+            if intent["amount_received"] or intent["metadata"]["fix"] not in known:
                 yield subject, f"{intent['id']} in Stripe has taken {intent['amount_received']} cents; it is not ours"
             continue
         _, cents, currency, state, _, refunded = row

@@ -1,6 +1,6 @@
 """Calls that can be repeated: the key, the frozen parameters and the first time, kept before sending (law 6)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -51,6 +51,15 @@ def latest(db: Connection, operation: str) -> Call | None:
     """The newest number of a call, if it was ever frozen."""
     row = db.exec_driver_sql(_LATEST, {"operation": operation}).one_or_none()
     return None if row is None else Call(*row)
+
+
+def aged(call: Call, since: datetime) -> Call:
+    """The call as one that may have been sent since then: a restored database has forgotten what it sent after its
+    backup, and must look before it sends again (failures.md 40)."""
+    if since >= call.first_sent_at:
+        return call
+    age_s = call.age_s + (call.first_sent_at - since).total_seconds()
+    return replace(call, first_sent_at=since, age_s=age_s)
 
 
 def renew(db: Connection, call: Call) -> Call:

@@ -11,15 +11,17 @@ Intent = dict[str, Any]
 """A payment intent as Stripe shows it."""
 
 
-def intent_parameters(*, stripe_customer: str, fix_id: int, amount_cents: int, currency: str) -> dict[str, Any]:
-    """What an intent is created with, unconfirmed. The metadata is how it is found again."""
+def intent_parameters(
+    *, stripe_customer: str, fix_id: int, fix: str, amount_cents: int, currency: str
+) -> dict[str, Any]:
+    """What an intent is created with, unconfirmed. `metadata.fix` is how it is found again."""
     return {
         "amount": amount_cents,
         "currency": currency,
         "customer": stripe_customer,
         "payment_method_types": ["card"],
         "description": f"Deployed fix {fix_id}",
-        "metadata": {"fix_id": str(fix_id)},
+        "metadata": {"fix_id": str(fix_id), "fix": fix},
     }
 
 
@@ -37,13 +39,13 @@ def create_intent(call: Call) -> Intent:
 
 
 def _find_intent(call: Call) -> Intent | None:
-    wanted = call.parameters["metadata"]["fix_id"]
+    wanted = call.parameters["metadata"]["fix"]
     with asking():
         page = client().v1.payment_intents.list(
             {"customer": call.parameters["customer"], "created": {"gte": since(call)}, "limit": 100}
         )
         for intent in page.auto_paging_iter():
-            if metadata(intent).get("fix_id") == wanted:
+            if metadata(intent).get("fix") == wanted:
                 return intent.to_dict()
     return None
 
@@ -74,7 +76,7 @@ def confirm_intent(intent_id: str, call: Call) -> Intent:
         return confirmed.to_dict()
 
 
-def check_intent(intent: Intent, *, amount_cents: int, currency: str, stripe_customer: str, fix_id: int) -> None:
+def check_intent(intent: Intent, *, amount_cents: int, currency: str, stripe_customer: str, fix: str) -> None:
     """Refuse an intent that is not for exactly this money (failures.md 31).
 
     Raises:
@@ -82,8 +84,8 @@ def check_intent(intent: Intent, *, amount_cents: int, currency: str, stripe_cus
     """
     wanted = {"amount": amount_cents, "currency": currency, "customer": stripe_customer}
     found = {name: intent[name] for name in wanted}
-    if found != wanted or (intent.get("metadata") or {}).get("fix_id") != str(fix_id):
-        raise Permanent(f"payment intent {intent['id']} is not the charge of fix {fix_id}: {found}, not {wanted}")
+    if found != wanted or (intent.get("metadata") or {}).get("fix") != fix:
+        raise Permanent(f"payment intent {intent['id']} is not the charge of fix {fix}: {found}, not {wanted}")
 
 
 def create_refund(call: Call) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def all_intents() -> Iterator[Intent]:
     with asking():
         page = client().v1.payment_intents.list({"limit": 100})
     for intent in page.auto_paging_iter():
-        if "fix_id" in metadata(intent):
+        if "fix" in metadata(intent):
             yield intent.to_dict()
 
 

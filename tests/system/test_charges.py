@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from app.billing import charges
+from app.contracts.billing import ChargeFix
 from app.db import get_engine, transaction
+from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
 from app.ledger.relay import Relay
 from app.ops.audit import audit
@@ -226,7 +228,7 @@ def test_the_audit_finds_money_that_stripe_has_and_we_do_not(stripe: StripeSandb
     assert findings() == []
     [intent] = stripe.objects("payment_intent")
     client().v1.refunds.create({"payment_intent": intent["id"], "amount": 100})
-    wanted = {"amount": 700, "currency": "usd", "customer": ada.stripe_id, "metadata": {"fix_id": "999"}}
+    wanted = {"amount": 700, "currency": "usd", "customer": ada.stripe_id, "metadata": {"fix_id": "999", "fix": "f00"}}
     client().v1.payment_intents.create(wanted)  # type: ignore[arg-type]
     details = [finding["detail"] for finding in findings()]
     assert len(details) == 2
@@ -237,3 +239,25 @@ def test_the_audit_finds_money_that_stripe_has_and_we_do_not(stripe: StripeSandb
 def findings() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = audit(with_stripe=True)["findings"]
     return found
+
+
+def test_a_database_restored_from_before_the_charge_finds_the_charge_in_stripe(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    drain()
+    for statement in (
+        "ALTER TABLE charge_entries DISABLE TRIGGER charge_entries_append_only",
+        "DELETE FROM charge_entries WHERE kind <> 'accepted'",
+        "ALTER TABLE charge_entries ENABLE TRIGGER charge_entries_append_only",
+        "UPDATE charges SET state = 'pending', payment_intent = NULL, succeeded_at = NULL,"
+        " created_at = created_at - interval '2 days'",
+        "DELETE FROM external_calls",
+    ):
+        sql(statement)
+    stripe.advance(2 * 86400)
+    with transaction() as db:
+        enqueue(db, ChargeFix(customer_id=ada.id, charge_id=one("SELECT id FROM charges"), occasion="restored"))
+    drain()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert len(stripe.objects("payment_intent")) == 1
+    assert findings() == []

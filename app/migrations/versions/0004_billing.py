@@ -65,6 +65,7 @@ CREATE TABLE fixes (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     customer_id bigint NOT NULL REFERENCES customers,
     phase_result_id uuid NOT NULL UNIQUE REFERENCES phase_results,
+    ref text NOT NULL UNIQUE,
     plan text NOT NULL CHECK (plan IN ('trial', 'payg', 'teams')),
     period_start timestamptz NOT NULL,
     outcome text NOT NULL CHECK (outcome IN ('included', 'over_limit', 'charge', 'overage')),
