@@ -7,7 +7,8 @@ from sqlalchemy import Row
 
 from app.billing import charges, fixes, overage
 from app.billing.periods import Period, period_at
-from app.billing.plans import open_subscription, plan_at
+from app.billing.plans import plan_at
+from app.billing.subscriptions import open_subscription
 from app.contracts.billing import ChargeFix, RefundCharge, SendNotice, SyncOverage, SyncSubscription, TrackFix
 from app.customers import accounts
 from app.ledger.enqueue import enqueue

@@ -1,11 +1,10 @@
 """Which plan a customer has, and had: a fix is billed under the plan of the moment that it was accepted in."""
 
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
-from app.billing.tables import plan_changes, subscriptions
+from app.billing.tables import plan_changes
 from app.customers.tables import customers
 
 
@@ -31,10 +30,3 @@ def change(db: Connection, customer_id: int, plan: str, *, reason: str, effectiv
         )
     )
     db.execute(update(customers).where(customers.c.id == customer_id).values(plan=plan))
-
-
-def open_subscription(db: Connection, customer_id: int) -> Row[Any] | None:
-    """The customer's Teams subscription that is not over, as Stripe last showed it."""
-    return db.execute(
-        select(subscriptions).where(subscriptions.c.customer_id == customer_id, subscriptions.c.ended_at.is_(None))
-    ).one_or_none()

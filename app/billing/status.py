@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Row, exists, select
 from app.billing.charges import RETRY_DAYS
 from app.billing.fixes import included, used
 from app.billing.periods import period_at
-from app.billing.plans import open_subscription, plan_at
+from app.billing.plans import plan_at
+from app.billing.subscriptions import open_subscription
 from app.billing.tables import charges
 from app.contracts.http import BillingStatus
 from app.customers import accounts

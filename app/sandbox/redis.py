@@ -13,6 +13,8 @@ def main() -> None:
     options = parser.parse_args()
     server = TcpFakeServer((options.host, options.port), server_type="redis")
     server.daemon_threads = True
+    # It writes the answers of a pipeline one by one: without this, each waits for the one before to be acknowledged.
+    server.RequestHandlerClass.disable_nagle_algorithm = True  # type: ignore[attr-defined]
     server.serve_forever()
 
 
