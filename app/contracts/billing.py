@@ -9,7 +9,9 @@ from app.ledger.command import Command
 from app.ledger.gates import BILLING
 
 
-class _OfCustomer(Command, queue="billing"):
+class OfCustomer(Command, queue="billing"):
+    """Of one customer: never two of them at once (law 7)."""
+
     customer_id: int
 
     @property
@@ -21,7 +23,7 @@ class _OfCustomer(Command, queue="billing"):
         return self.customer_id
 
 
-class TrackFix(_OfCustomer, queue="billing"):
+class TrackFix(OfCustomer, queue="billing"):
     """Count a deployed fix, once for ever, and see what it costs."""
 
     phase_result_id: UUID
@@ -31,7 +33,7 @@ class TrackFix(_OfCustomer, queue="billing"):
         return f"track_fix:{self.phase_result_id}"
 
 
-class ChargeFix(_OfCustomer, queue="billing", gate=BILLING):
+class ChargeFix(OfCustomer, queue="billing", gate=BILLING):
     """Take the money for a fix, or learn whether it has been taken."""
 
     charge_id: int
@@ -43,7 +45,7 @@ class ChargeFix(_OfCustomer, queue="billing", gate=BILLING):
         return f"charge:{self.charge_id}:{self.occasion}"
 
 
-class RefundCharge(_OfCustomer, queue="billing", gate=BILLING):
+class RefundCharge(OfCustomer, queue="billing", gate=BILLING):
     """Give back a part of a charge, or all of it, as an operator asked."""
 
     charge_id: int
@@ -56,7 +58,7 @@ class RefundCharge(_OfCustomer, queue="billing", gate=BILLING):
         return f"refund:{self.charge_id}:{self.number}"
 
 
-class SyncOverage(_OfCustomer, queue="billing", gate=BILLING):
+class SyncOverage(OfCustomer, queue="billing", gate=BILLING):
     """Tell Stripe the whole overage of a Teams period."""
 
     period_start: datetime
@@ -68,7 +70,7 @@ class SyncOverage(_OfCustomer, queue="billing", gate=BILLING):
         return f"overage:{self.customer_id}:{self.period_start.isoformat()}:{self.occasion}"
 
 
-class SyncSubscription(_OfCustomer, queue="billing"):
+class SyncSubscription(OfCustomer, queue="billing"):
     """Read a Teams subscription and its invoices in Stripe, and keep what they are now."""
 
     subscription_id: str
@@ -79,7 +81,7 @@ class SyncSubscription(_OfCustomer, queue="billing"):
         return f"sync_subscription:{self.subscription_id}:{self.occasion}"
 
 
-class AttachPaymentMethod(_OfCustomer, queue="billing"):
+class AttachPaymentMethod(OfCustomer, queue="billing"):
     """Make a payment method the customer's default, and charge what failed for want of one."""
 
     payment_method: str
@@ -90,7 +92,7 @@ class AttachPaymentMethod(_OfCustomer, queue="billing"):
         return f"attach:{self.customer_id}:{self.payment_method}:{self.request}"
 
 
-class DetachPaymentMethod(_OfCustomer, queue="billing"):
+class DetachPaymentMethod(OfCustomer, queue="billing"):
     """Take a payment method from the customer."""
 
     payment_method: str
@@ -101,7 +103,7 @@ class DetachPaymentMethod(_OfCustomer, queue="billing"):
         return f"detach:{self.customer_id}:{self.payment_method}:{self.request}"
 
 
-class OpenCheckout(_OfCustomer, queue="billing"):
+class OpenCheckout(OfCustomer, queue="billing"):
     """Make a page of Stripe Checkout, where the customer enters a card or subscribes to Teams."""
 
     purpose: Literal["payment_method", "teams"]
@@ -112,7 +114,7 @@ class OpenCheckout(_OfCustomer, queue="billing"):
         return f"checkout:{self.customer_id}:{self.request}"
 
 
-class CompleteCheckout(_OfCustomer, queue="billing"):
+class CompleteCheckout(OfCustomer, queue="billing"):
     """See what came of a page of Stripe Checkout, and keep it."""
 
     session_id: str
@@ -123,7 +125,7 @@ class CompleteCheckout(_OfCustomer, queue="billing"):
         return f"complete_checkout:{self.session_id}:{self.occasion}"
 
 
-class StartTeams(_OfCustomer, queue="billing", gate=BILLING):
+class StartTeams(OfCustomer, queue="billing", gate=BILLING):
     """Subscribe the customer to Teams: charges the first month."""
 
     request: str
@@ -133,7 +135,7 @@ class StartTeams(_OfCustomer, queue="billing", gate=BILLING):
         return f"start_teams:{self.customer_id}:{self.request}"
 
 
-class StartPayg(_OfCustomer, queue="billing"):
+class StartPayg(OfCustomer, queue="billing"):
     """From now on, each deployed fix is charged at once. Moves no money itself."""
 
     request: str
@@ -143,7 +145,7 @@ class StartPayg(_OfCustomer, queue="billing"):
         return f"start_payg:{self.customer_id}:{self.request}"
 
 
-class LeavePayg(_OfCustomer, queue="billing"):
+class LeavePayg(OfCustomer, queue="billing"):
     """From now on the trial's rules hold again: nothing is charged without a new choice. Moves no money itself."""
 
     request: str
@@ -153,7 +155,7 @@ class LeavePayg(_OfCustomer, queue="billing"):
         return f"leave_payg:{self.customer_id}:{self.request}"
 
 
-class EndTeams(_OfCustomer, queue="billing", gate=BILLING):
+class EndTeams(OfCustomer, queue="billing", gate=BILLING):
     """Cancel Teams, at once (which bills what overage is unbilled) or at the end of the period."""
 
     at_period_end: bool
@@ -165,7 +167,7 @@ class EndTeams(_OfCustomer, queue="billing", gate=BILLING):
         return f"end_teams:{self.customer_id}:{self.request}"
 
 
-class InvoiceOverage(_OfCustomer, queue="billing", gate=BILLING):
+class InvoiceOverage(OfCustomer, queue="billing", gate=BILLING):
     """Teams has ended: have the overage invoiced that no invoice of the subscription took."""
 
     subscription_id: str
@@ -175,7 +177,7 @@ class InvoiceOverage(_OfCustomer, queue="billing", gate=BILLING):
         return f"invoice_overage:{self.subscription_id}"
 
 
-class ResumeTeams(_OfCustomer, queue="billing"):
+class ResumeTeams(OfCustomer, queue="billing"):
     """Take back a cancellation at the period's end."""
 
     request: str
