@@ -177,21 +177,24 @@ class _Attempt:
     def _confirm(self, *, on_session: bool = False) -> None:
         call = self._next_call(on_session)
         if call is None:
-            self._decline("no_payment_method", None, 0)
+            self._decline(self._charge.decline_code or "no_payment_method", None, 0)
             return
         method = call.parameters["payment_method"]
         try:
             self._intent = payments.confirm_intent(self._intent["id"], call)
         except Declined as refused:
             self._intent = refused.payment_intent or payments.get_intent(self._intent["id"])
-            self._refused(call, method, refused.decline_code or refused.code)
+            code = refused.decline_code or refused.code
+            self._refused(call, method, code, hard=refused.final or code in charges.HARD)
             return
         except Refused as error:
             if error.code == "payment_intent_unexpected_state":
                 raise Busy("the payment intent has just changed: it is looked at again") from None
             if error.param != "payment_method":
                 raise
-            self._refused(call, method, "payment_method_unavailable")  # detached since we looked (failures.md 23)
+            self._refused(
+                call, method, "payment_method_unavailable", hard=True
+            )  # detached since we looked (failures.md 23)
             return
         except StoredFailure as error:
             with self._run.transaction() as db:
@@ -223,7 +226,7 @@ class _Attempt:
                 parameters["return_url"] = account_url(customer.id, self._run.claim.created_at)
             return calls.freeze(db, operation, parameters, (sent.number if sent else 0) + 1)
 
-    def _refused(self, call: calls.Call, method: str, code: str) -> None:
+    def _refused(self, call: calls.Call, method: str, code: str, *, hard: bool) -> None:
         """The outcome of a confirmation: refused. Where the bank only wants to hear the customer, ask for a link;
         where another card has become the default meanwhile, try that."""
         self._known = call.number
@@ -235,9 +238,9 @@ class _Attempt:
         if default is not None and default != method:
             self._confirm()
         else:
-            self._decline(code, method, call.number)
+            self._decline(code, method if hard else None, call.number)
 
-    def _decline(self, code: str, method: str | None, number: int) -> None:
+    def _decline(self, code: str, refused: str | None, number: int) -> None:
         with self._run.finish({"state": "declined", "reason": code}) as db:
             charges.decline(
                 db,
@@ -245,7 +248,7 @@ class _Attempt:
                 self._run.payload.occasion,
                 number=number,
                 code=code,
-                method=method,
+                refused=refused,
                 intent_id=self._intent["id"],
             )
 

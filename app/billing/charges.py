@@ -88,27 +88,27 @@ def succeed(db: Connection, charge: Row[Any], intent_id: str) -> None:
 
 
 def decline(
-    db: Connection, charge: Row[Any], occasion: str, *, number: int, code: str, method: str | None, intent_id: str
+    db: Connection, charge: Row[Any], occasion: str, *, number: int, code: str, refused: str | None, intent_id: str
 ) -> None:
     """The money was refused, under confirmation `number` (0: none was sent). What comes next depends on the occasion:
     the first try and each retry plan the next one; the last retry ends in `uncollectible`.
 
     Args:
         code: Stripe's decline code, or why nothing was sent.
-        method: the payment method that was refused, if any.
+        refused: the payment method that this rules out, where the decline is a hard one.
     """
     note(db, charge.id, "declined", stripe_id=intent_id, reason=code)
     failed_at = charge.failed_at or _now(db)
     values: dict[str, Any] = {"decline_code": code, "failed_at": failed_at, "confirms": max(charge.confirms, number)}
-    if method is not None and code in HARD:
-        values["refused_method"] = method
+    if refused is not None:
+        values["refused_method"] = refused
     state = charge.state if charge.state == "uncollectible" else "declined"
     _set(db, charge.id, state=state, **values)
     next_at = _plan_next(db, charge, occasion, failed_at)
     if next_at is None and occasion == f"retry:{len(RETRY_DAYS)}":
         give_up(db, charge, code)
     elif number or occasion == "fix":
-        again = next_at.isoformat() if next_at else None
+        again = next_at.isoformat() if next_at and refused is None else None
         _tell(db, charge, "charge_declined", f"confirm:{number}", reason=code, next_attempt_at=again)
 
 

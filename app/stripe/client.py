@@ -74,13 +74,14 @@ class Declined(Exception):
     """The card's bank, or Stripe, refused (402).
 
     `code` is Stripe's error code, `decline_code` the bank's reason where there is one; `payment_intent` the intent as
-    it is now, where it was one that was confirmed.
+    it is now, where it was one that was confirmed; `final`: Stripe advises not to try this card again.
     """
 
     def __init__(self, error: stripe.CardError) -> None:
         details = error.error
         self.code: str = (details.code if details else None) or "card_declined"
         self.decline_code: str | None = details.decline_code if details else None
+        self.final: bool = (details.to_dict() if details else {}).get("advice_code") == "do_not_try_again"
         intent = details.payment_intent if details else None
         self.payment_intent: dict[str, Any] | None = intent.to_dict() if intent else None
         super().__init__(f"the card was declined: {self.decline_code or self.code}")

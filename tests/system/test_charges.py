@@ -112,11 +112,13 @@ def test_a_new_card_pays_what_had_failed_at_once_and_the_retries_find_it_paid(
     assert money.entries(ada)[-1] == ("succeeded", 1500)
 
 
-def test_a_hard_decline_is_not_tried_again_on_that_card(stripe: StripeSandbox) -> None:
+def test_a_hard_decline_is_not_tried_again_on_that_card(stripe: StripeSandbox, mailbox: Mailbox) -> None:
     ada = money.customer("payg")
     stripe.change_card(money.give_card(ada, "pm_card_visa"), "visa_chargeDeclinedStolenCard")
     money.deploy(ada, 1)
     drain()
+    assert "Add another card" in mailbox.mail().text
+    assert "stolen" not in mailbox.mail().text.lower()
     money.days_pass(ada, 10)
     drain_to_the_end()
     assert len(stripe.requests(CONFIRM)) == 1
