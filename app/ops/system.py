@@ -12,6 +12,7 @@ from app.migrations import migrate
 from app.ops.supervisor import Supervisor, python
 from app.sandbox.embedded import Embedded
 from app.settings import Settings, SettingsError, get_settings, load_settings
+from app.stripe import catalog
 
 _WORKER_THREADS = 8
 WORKER = ["-m", "dramatiq", "worker", "--skip-logging", "--processes", "1", "--threads", str(_WORKER_THREADS)]
@@ -22,10 +23,11 @@ class System:
     """Started, migrated and answering once `start` returns; gone after `stop`."""
 
     def __init__(self, *, workers: int, port: int, output: Path | None = None) -> None:
-        self._workers, self._port = workers, port
+        self._workers, self._port, self._output = workers, port, output
         settings = load_settings()
-        environment = {"PORT": str(port), "TALLYHOOK_HOME": str(settings.tallyhook_home.resolve())}
-        self.supervisor = Supervisor(environment, output)
+        self._environment = {"PORT": str(port), "TALLYHOOK_HOME": str(settings.tallyhook_home.resolve())}
+        self._web = Supervisor(self._environment, output)
+        self._behind = Supervisor(self._environment, output)
         self.embedded = Embedded(settings, output)
         self.url = f"http://127.0.0.1:{port}"
 
@@ -51,13 +53,31 @@ class System:
         if problems := get_settings().problems():
             raise SettingsError(problems)
         migrate(get_engine())
-        start = self.supervisor.start
-        start("relay", python("-m", "app.ops.cli", "relay"))
-        for _ in range(self._workers):
-            start("worker", python(*WORKER, "--worker-shutdown-timeout", str(WORKER_GRACE_MS)))
-        start("web", python("-m", "gunicorn", "-c", "python:app.intake.server", "web:app"))
+        if "Stripe" in self.embedded.names:
+            self._fill_sandbox()
+        self._start_behind()
+        self._web.start("web", python("-m", "gunicorn", "-c", "python:app.intake.server", "web:app"))
         self._wait_until_ready()
         return get_settings()
+
+    def _fill_sandbox(self) -> None:
+        """What is sold has to be in Stripe. In a sandbox it follows the settings; in an account that is a person's
+        step, `tallyhook stripe sync-catalog`."""
+        try:
+            catalog.sync(transfer=True)
+        except catalog.CatalogDiffers as error:
+            raise SettingsError([str(error)]) from None
+
+    def _start_behind(self) -> None:
+        self._behind.start("relay", python("-m", "app.ops.cli", "relay"))
+        for _ in range(self._workers):
+            self._behind.start("worker", python(*WORKER, "--worker-shutdown-timeout", str(WORKER_GRACE_MS)))
+
+    def restart_behind(self, **settings: str) -> None:
+        """End relay and workers, as a deployment does, and start them with these settings besides."""
+        self._behind.stop()
+        self._behind = Supervisor({**self._environment, **settings}, self._output)
+        self._start_behind()
 
     def _wait_until_ready(self, timeout_s: float = 60.0) -> None:
         until = time.monotonic() + timeout_s
@@ -72,6 +92,7 @@ class System:
 
     def stop(self) -> None:
         """Stop everything: web first, then relay and workers, which finish or hand back what they do."""
-        self.supervisor.stop()
+        self._web.stop()
+        self._behind.stop()
         get_engine().dispose()
         self.embedded.stop()
