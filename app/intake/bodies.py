@@ -49,7 +49,15 @@ def read_json(model: type[M]) -> M:
     """
     if request.mimetype != "application/json":
         raise Problem(415, "Send the body as Content-Type: application/json.")
-    raw = read_body()
+    return parse_json(model, read_body())
+
+
+def parse_json(model: type[M], raw: bytes) -> M:
+    """`raw`, a body that has been read, as a `model`.
+
+    Raises:
+        Problem: 400 malformed, 422 does not validate.
+    """
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
