@@ -378,6 +378,24 @@ class PaymentMethods(BaseModel):
     payment_methods: list[CardView]
 
 
+class WebhookReceived(BaseModel):
+    """The answer to a webhook. `duplicate`: it had come before, and nothing is done again."""
+
+    received: Literal[True] = True
+    duplicate: bool
+
+
+class GithubDelivery(RootModel[Annotated[dict[str, Any], AfterValidator(_storable)]]):
+    """The JSON of `POST /webhooks/github`: whatever GitHub says, as long as it can be kept whole."""
+
+
+class DeliveryReceived(BaseModel):
+    """The answer to a webhook. `duplicate`: the same delivery had come before."""
+
+    received: Literal[True] = True
+    duplicate: bool
+
+
 class Problem(BaseModel):
     """RFC 9457. `errors` says which part of a body to change, and why."""
 
