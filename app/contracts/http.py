@@ -389,13 +389,6 @@ class GithubDelivery(RootModel[Annotated[dict[str, Any], AfterValidator(_storabl
     """The JSON of `POST /webhooks/github`: whatever GitHub says, as long as it can be kept whole."""
 
 
-class DeliveryReceived(BaseModel):
-    """The answer to a webhook. `duplicate`: the same delivery had come before."""
-
-    received: Literal[True] = True
-    duplicate: bool
-
-
 class Problem(BaseModel):
     """RFC 9457. `errors` says which part of a body to change, and why."""
 
