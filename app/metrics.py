@@ -39,4 +39,5 @@ REQUEST_DURATION = Histogram(
     ["route"],
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+WEBHOOKS = Counter("tallyhook_webhooks_total", "Webhooks that were seen to", ["source", "type", "outcome"])
 REFUSED = Counter("tallyhook_commits_refused_total", "Commits refused because the lease was lost", ["queue"])

@@ -45,6 +45,16 @@ def is_deleted(stripe_customer: str) -> bool:
     return bool(found.to_dict().get("deleted"))
 
 
+def owner(stripe_customer: str) -> str | None:
+    """The id of ours that the customer in Stripe carries; None for one that we have not made, or that was deleted.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    with asking():
+        return metadata(client().v1.customers.retrieve(stripe_customer)).get("customer_id")
+
+
 def all_customers() -> Iterator[tuple[str, str]]:
     """(Stripe's id, our id) of every customer in Stripe that carries an id of ours."""
     with asking():

@@ -1,0 +1,190 @@
+"""Whose an event of Stripe's is, and which command reads what it is about: an event says that something changed, the
+object itself says what (law 10). A new type of event is a line in `_TYPES`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection, select
+
+from app.billing.tables import charges, fixes, payment_methods
+from app.contracts.billing import CompleteCheckout, OfCustomer, SyncSubscription
+from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoices
+from app.customers.tables import customers
+from app.ledger.enqueue import enqueue
+
+
+class Ignored(Exception):
+    """Nothing follows from the event; the message says why."""
+
+
+class Unknown(Exception):
+    """The event is about something that we do not know: `kind` is `customer` or `payment_intent`, `id` Stripe's."""
+
+    def __init__(self, kind: str, stripe_id: str) -> None:
+        self.kind, self.id = kind, stripe_id
+        super().__init__(f"{kind} {stripe_id} of Stripe is not known here")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The object of an event as it was then, what it was before where Stripe says so, and what to call the occasion
+    that it is read again for."""
+
+    object: dict[str, Any]
+    previous: dict[str, Any]
+    occasion: str
+
+    def at(self, *path: str) -> str | None:
+        """The text that stands in the object at `path`, or the id of the object that is expanded there. None where
+        there is nothing, or something else (failures.md 21)."""
+        found: Any = self.object
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        if isinstance(found, dict):
+            found = found.get("id")
+        return found if isinstance(found, str) else None
+
+
+def _owner(db: Connection, stripe_customer: str | None) -> int:
+    """Our customer.
+
+    Raises:
+        Ignored: Stripe names none.
+        Unknown
+    """
+    if stripe_customer is None:
+        raise Ignored("it names no customer")
+    found = db.execute(select(customers.c.id).where(customers.c.stripe_customer_id == stripe_customer))
+    customer_id: int | None = found.scalar_one_or_none()
+    if customer_id is None:
+        raise Unknown("customer", stripe_customer)
+    return customer_id
+
+
+def _object_id(seen: Seen) -> str:
+    found = seen.at("id")
+    if found is None:
+        raise Ignored("its object has no id")
+    return found
+
+
+def _subscription(db: Connection, seen: Seen) -> OfCustomer:
+    owner = _owner(db, seen.at("customer"))
+    return SyncSubscription(customer_id=owner, subscription_id=_object_id(seen), occasion=seen.occasion)
+
+
+def _invoice(db: Connection, seen: Seen) -> OfCustomer:
+    owner = _owner(db, seen.at("customer"))
+    subscription = seen.at("parent", "subscription_details", "subscription")
+    if subscription is not None:
+        return SyncSubscription(customer_id=owner, subscription_id=subscription, occasion=seen.occasion)
+    return SyncInvoices(customer_id=owner, occasion=seen.occasion)
+
+
+def _intent(db: Connection, seen: Seen) -> OfCustomer:
+    """Known by the name that its fix has in Stripe, too: that was there before the intent was (failures.md 7)."""
+    fix = seen.at("metadata", "fix")
+    if fix is None:
+        raise Ignored("it is not the payment of a fix")
+    intent = _object_id(seen)
+    query = select(charges.c.id, charges.c.customer_id).join(fixes, fixes.c.id == charges.c.fix_id)
+    charge = db.execute(query.where(fixes.c.ref == fix)).one_or_none()
+    if charge is None:
+        raise Unknown("payment_intent", intent)
+    return SyncCharge(customer_id=charge.customer_id, charge_id=charge.id, occasion=seen.occasion)
+
+
+def _payment(db: Connection, seen: Seen) -> OfCustomer:
+    """Of a charge, a refund or a dispute."""
+    intent = seen.at("payment_intent")
+    if intent is None:
+        raise Ignored("it is not the payment of a fix")
+    query = select(charges.c.id, charges.c.customer_id).where(charges.c.payment_intent == intent)
+    charge = db.execute(query).one_or_none()
+    if charge is None:
+        raise Unknown("payment_intent", intent)
+    return SyncCharge(customer_id=charge.customer_id, charge_id=charge.id, occasion=seen.occasion)
+
+
+def _checkout(db: Connection, seen: Seen) -> OfCustomer:
+    owner = _owner(db, seen.at("customer"))
+    return CompleteCheckout(customer_id=owner, session_id=_object_id(seen), occasion=seen.occasion)
+
+
+def _customer(db: Connection, seen: Seen) -> OfCustomer:
+    return SyncCustomer(customer_id=_owner(db, _object_id(seen)), occasion=seen.occasion)
+
+
+def _of_customer(db: Connection, seen: Seen) -> OfCustomer:
+    return SyncCustomer(customer_id=_owner(db, seen.at("customer")), occasion=seen.occasion)
+
+
+def _payment_method(db: Connection, seen: Seen) -> OfCustomer:
+    """One that was detached has no customer any more."""
+    before = seen.previous.get("customer")
+    stripe_customer = seen.at("customer") or (before if isinstance(before, str) else None)
+    if stripe_customer is not None:
+        return SyncCustomer(customer_id=_owner(db, stripe_customer), occasion=seen.occasion)
+    found = db.execute(select(payment_methods.c.customer_id).where(payment_methods.c.id == _object_id(seen)))
+    owner = found.scalar_one_or_none()
+    if owner is None:
+        raise Ignored("it names no customer")
+    return SyncCustomer(customer_id=owner, occasion=seen.occasion)
+
+
+Find = Callable[[Connection, Seen], OfCustomer]
+
+_TYPES: dict[str, Find] = {
+    "charge.dispute.*": _payment,
+    "charge.refund.*": _payment,
+    "charge.refunded": _payment,
+    "checkout.session.*": _checkout,
+    "customer.deleted": _customer,
+    "customer.subscription.*": _subscription,
+    "customer.updated": _customer,
+    "invoice.*": _invoice,
+    "payment_intent.canceled": _intent,
+    "payment_intent.payment_failed": _intent,
+    "payment_intent.requires_action": _intent,
+    "payment_intent.succeeded": _intent,
+    "payment_method.*": _payment_method,
+    "refund.*": _payment,
+    "setup_intent.succeeded": _of_customer,
+}
+"""By type, or by its family. What is not here, Stripe may send as much as it likes."""
+
+
+def finder(event_type: str) -> Find:
+    """What finds the command that follows from events of that type; thin ones put the API's version before it.
+
+    Raises:
+        Ignored
+    """
+    name = event_type.removeprefix("v1.")
+    found = _TYPES.get(name) or _TYPES.get(f"{name.rpartition('.')[0]}.*")
+    if found is None:
+        raise Ignored("unknown type")
+    return found
+
+
+# One that begins after now reads what is so after now. Not one that waits for a day of its own, or for a good while.
+_UNDER_WAY = """
+SELECT id FROM jobs
+WHERE serialize_by = %(line)s AND state IN ('queued', 'retrying') AND name = %(name)s
+    AND run_at < clock_timestamp() + interval '30 seconds'
+    AND starts_with(payload ->> 'occasion', 'event:') AND payload - 'occasion' = %(wanted)s
+LIMIT 1
+"""
+
+
+def follow(db: Connection, command: OfCustomer) -> dict[str, Any]:
+    """Have `command` done, or leave it to one that will read the same object after now: a burst of events about one
+    object costs few requests. Returns what the event's job says of it."""
+    wanted = Jsonb(command.model_dump(mode="json", exclude={"occasion"}))
+    parameters = {"line": command.serialize_by, "name": command.name, "wanted": wanted}
+    waiting = db.exec_driver_sql(_UNDER_WAY, parameters).scalar_one_or_none()
+    job_id = waiting or enqueue(db, command).job_id
+    joined = {"joined": True} if waiting else {}
+    return {"customer_id": command.customer_id, "command": command.name, "job_id": str(job_id), **joined}

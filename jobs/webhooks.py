@@ -1,0 +1,64 @@
+"""What Stripe's events lead to: the object that each is about is read, by a job of its customer's."""
+
+from typing import Any
+
+from app.billing import events
+from app.contracts.webhooks import StripeEvent
+from app.ledger.errors import Busy, Permanent
+from app.ledger.run import Run, handles
+from app.metrics import WEBHOOKS
+from app.stripe import customers, payments, webhooks
+from app.stripe.client import NotFound
+
+_KNOWN_WITHIN_S = 3600.0
+"""How long an event waits for us to know its customer or payment (failures.md 7)."""
+
+
+@handles(StripeEvent)
+def stripe_event(run: Run[StripeEvent]) -> None:
+    event = run.payload.event
+    came_to: dict[str, Any] = {}
+    try:
+        if not webhooks.fits_our_key(event):
+            raise events.Ignored("its livemode does not fit our key")
+        find, seen = events.finder(event["type"]), _look(run)
+        with run.finish(came_to) as db:
+            came_to |= events.follow(db, find(db, seen))
+    except events.Ignored as ignored:
+        _ignore(run, str(ignored))
+    except events.Unknown as unknown:
+        if _is_ours(unknown):
+            raise Busy(str(unknown), give_up_after=_KNOWN_WITHIN_S) from None
+        _ignore(run, "it is not ours", about={unknown.kind: unknown.id})
+    else:
+        WEBHOOKS.labels("stripe", event["type"], "followed").inc()
+
+
+def _look(run: Run[StripeEvent]) -> events.Seen:
+    """What the event is about. A replay has an occasion of its own, by its job's key."""
+    event = run.payload.event
+    occasion = f"event:{run.claim.key.removeprefix('stripe:')}"
+    if webhooks.is_thin(event):
+        return events.Seen(webhooks.related_object(event), {}, occasion)
+    data = event.get("data")
+    data = data if isinstance(data, dict) else {}
+    thing, before = data.get("object"), data.get("previous_attributes")
+    if not isinstance(thing, dict):
+        raise Permanent("the event has no object")
+    return events.Seen(thing, before if isinstance(before, dict) else {}, occasion)
+
+
+def _is_ours(unknown: events.Unknown) -> bool:
+    """Whether what we do not know is one that we have made, or that Stripe does not know either."""
+    try:
+        if unknown.kind == "customer":
+            return customers.owner(unknown.id) is not None
+        return "fix" in (payments.get_intent(unknown.id)["metadata"] or {})
+    except NotFound:
+        return True
+
+
+def _ignore(run: Run[StripeEvent], reason: str, **more: Any) -> None:
+    with run.finish({"ignored": reason, **more}):
+        pass
+    WEBHOOKS.labels("stripe", run.payload.event["type"], reason).inc()
