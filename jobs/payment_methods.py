@@ -39,7 +39,7 @@ def ready_customer(run: Run[Any], customer_id: int) -> Row[Any]:
     raise Permanent("the customer was deleted in Stripe")
 
 
-def _make_default(run: Run[Any], customer: Row[Any], payment_method: str | None) -> None:
+def make_default(run: Run[Any], customer: Row[Any], payment_method: str | None) -> None:
     """In Stripe: of the customer, and of an open subscription, whose payments go by its own."""
     cards.set_default(customer.stripe_customer_id, payment_method)
     with run.transaction() as db:
@@ -66,7 +66,7 @@ def attach_payment_method(run: Run[AttachPaymentMethod]) -> None:
         with run.transaction() as db:
             calls.renew(db, call)  # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4)
         raise Permanent(str(declined)) from None
-    _make_default(run, customer, card.id)
+    make_default(run, customer, card.id)
     with run.finish(_shown(card)) as db:
         payment_methods.keep(db, customer.id, card)
 
@@ -79,7 +79,7 @@ def detach_payment_method(run: Run[DetachPaymentMethod]) -> None:
     with run.transaction() as db:
         default = payment_methods.after(db, customer.id, job.payment_method)
     if default != customer.default_payment_method:
-        _make_default(run, customer, default)
+        make_default(run, customer, default)
     cards.detach(job.payment_method)
     with run.finish() as db:
         payment_methods.remove(db, customer.id, job.payment_method, default)
@@ -132,7 +132,7 @@ def complete_checkout(run: Run[CompleteCheckout]) -> None:
         known = payment_methods.has(db, customer.id, page.payment_method, ever=True)
     card = None if known else cards.retrieve(page.payment_method)
     if card is not None:
-        _make_default(run, customer, card.id)
+        make_default(run, customer, card.id)
     seen = None if page.subscription is None else gateway.retrieve(page.subscription)
     bills = invoices.of_customer(customer.stripe_customer_id)
     with run.finish(_shown(card) if card else None) as db:

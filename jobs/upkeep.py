@@ -2,7 +2,8 @@
 
 import redis
 
-from app.contracts.upkeep import BuryApiKey, PruneLedger
+from app.billing import payment_methods
+from app.contracts.upkeep import BuryApiKey, PruneLedger, WarnOfExpiringCards
 from app.customers import api_keys
 from app.ledger.errors import Busy
 from app.ledger.retention import prune_jobs, prune_keys
@@ -25,3 +26,9 @@ def prune_ledger(run: Run[PruneLedger]) -> None:
             with run.transaction() as db:
                 if not prune(db):
                     break
+
+
+@handles(WarnOfExpiringCards)
+def warn_of_expiring_cards(run: Run[WarnOfExpiringCards]) -> None:
+    with run.finish() as db:
+        payment_methods.warn_of_expiry(db)

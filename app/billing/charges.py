@@ -11,6 +11,7 @@ from app.contracts.billing import ChargeFix, RefundCharge, SendNotice
 from app.customers import accounts
 from app.ledger import ops
 from app.ledger.enqueue import enqueue
+from app.logs import log
 
 CURRENCY = "usd"
 
@@ -81,7 +82,7 @@ def succeed(db: Connection, charge: Row[Any], intent_id: str) -> None:
     note(db, charge.id, "succeeded", charge.amount_cents, stripe_id=intent_id)
     _set(db, charge.id, state="succeeded", succeeded_at=func.clock_timestamp(), decline_code=None)
     if charge.failed_at is not None:
-        _tell(db, charge, "charge_succeeded", "paid")
+        tell(db, charge, "charge_succeeded", "paid")
     lost = select(charges.c.id).where(charges.c.customer_id == charge.customer_id, charges.c.state == "uncollectible")
     if charge.state == "uncollectible" and db.execute(lost).first() is None:
         accounts.set_subscription_status(db, charge.customer_id, "active")
@@ -109,7 +110,7 @@ def decline(
         give_up(db, charge, code)
     elif number or occasion == "fix":
         again = next_at.isoformat() if next_at and refused is None else None
-        _tell(db, charge, "charge_declined", f"confirm:{number}", reason=code, next_attempt_at=again)
+        tell(db, charge, "charge_declined", f"confirm:{number}", reason=code, next_attempt_at=again)
 
 
 def ask_customer(db: Connection, charge: Row[Any], occasion: str, *, number: int, url: str, intent_id: str) -> None:
@@ -118,7 +119,7 @@ def ask_customer(db: Connection, charge: Row[Any], occasion: str, *, number: int
     failed_at = charge.failed_at or _now(db)
     code = "authentication_required"
     _set(db, charge.id, state="requires_action", decline_code=code, failed_at=failed_at, confirms=number)
-    _tell(db, charge, "authentication_required", f"confirm:{number}", url=url)
+    tell(db, charge, "authentication_required", f"confirm:{number}", url=url)
     _plan_next(db, charge, occasion, failed_at)
 
 
@@ -135,7 +136,7 @@ def give_up(db: Connection, charge: Row[Any], reason: str) -> None:
     note(db, charge.id, "uncollectible", reason=reason)
     _set(db, charge.id, state="uncollectible", failed_at=charge.failed_at or _now(db))
     accounts.set_subscription_status(db, charge.customer_id, "past_due")
-    _tell(db, charge, "charge_uncollectible", "lost")
+    tell(db, charge, "charge_uncollectible", "lost")
 
 
 def _now(db: Connection) -> datetime:
@@ -166,7 +167,8 @@ def redrive(db: Connection, customer_id: int, payment_method: str) -> None:
         enqueue(db, ChargeFix(customer_id=customer_id, charge_id=charge_id, occasion=f"card:{payment_method}"))
 
 
-def _tell(db: Connection, charge: Row[Any], kind: str, ref: str, **values: Any) -> None:
+def tell(db: Connection, charge: Row[Any], kind: str, ref: str, **values: Any) -> None:
+    """Enqueue a notice about the charge; `ref` makes it one of its kind."""
     fix = deployed(db, select(fixes.c.phase_result_id).where(fixes.c.id == charge.fix_id).scalar_subquery())
     about = {"amount_cents": charge.amount_cents, "repo": fix.repo, "issue_number": fix.issue_number}
     notice_ref = f"charge:{charge.id}:{ref}"
@@ -174,7 +176,8 @@ def _tell(db: Connection, charge: Row[Any], kind: str, ref: str, **values: Any) 
 
 
 def refundable(db: Connection, charge_id: int) -> int:
-    """Cents that were taken and neither given back nor asked back."""
+    """Cents that were taken and neither given back, nor asked back, nor disputed; below 0 where more was disputed than
+    was left."""
     done = select(charge_entries.c.refund_number).where(
         charge_entries.c.charge_id == charge_id, charge_entries.c.kind.in_(("refunded", "refund_failed"))
     )
@@ -206,21 +209,37 @@ def ask_refund(db: Connection, fix_id: int, cents: int | None, *, actor: str, re
     cents = left if cents is None else cents
     if not 0 < cents <= left:
         raise RefundRefused(f"{cents} cents cannot be refunded: {left} of {charge.amount_cents} are left")
-    asked = select(func.count()).where(charge_entries.c.charge_id == charge.id, charge_entries.c.kind == "refund_asked")
-    number = db.execute(asked).scalar_one() + 1
+    last = select(func.coalesce(func.max(charge_entries.c.refund_number), 0))
+    number = db.execute(last.where(charge_entries.c.charge_id == charge.id)).scalar_one() + 1
     note(db, charge.id, "refund_asked", refund_number=number, asked_cents=cents, reason=reason)
     ops.record(db, actor=actor, action="refund", subject=f"fix:{fix_id}", reason=f"{cents} cents: {reason}")
     job = enqueue(db, RefundCharge(customer_id=charge.customer_id, charge_id=charge.id, cents=cents, number=number))
     return job.job_id, cents
 
 
-def refund_made(db: Connection, charge: Row[Any], *, number: int, cents: int, refund_id: str) -> None:
-    """Stripe has given back what was asked."""
-    note(db, charge.id, "refunded", -cents, refund_number=number, stripe_id=refund_id)
-    _tell(db, charge, "refunded", f"refund:{number}", amount_cents=cents)
+def refund_made(db: Connection, charge: Row[Any], *, number: int | None, cents: int, refund_id: str) -> None:
+    """Stripe has given back so much; known already, it changes nothing. `number`: which of those that operators asked
+    for it is; None: one that was made in Stripe's dashboard."""
+    if not _has_refund(db, refund_id, "refunded"):
+        note(db, charge.id, "refunded", -cents, refund_number=number, stripe_id=refund_id)
+        tell(db, charge, "refunded", f"refund:{number or refund_id}", amount_cents=cents)
 
 
-def refund_failed(db: Connection, charge: Row[Any], *, number: int, cents: int, refund_id: str) -> None:
-    """Stripe tried to give back and could not: the money is with us again."""
-    note(db, charge.id, "refunded", -cents, refund_number=number, stripe_id=refund_id)
-    note(db, charge.id, "refund_failed", cents, refund_number=number, stripe_id=refund_id)
+def refund_failed(db: Connection, charge: Row[Any], *, number: int | None, cents: int, refund_id: str) -> None:
+    """Stripe tried to give back and could not: the money is with us again. As `refund_made`."""
+    if not _has_refund(db, refund_id, "refunded"):
+        note(db, charge.id, "refunded", -cents, refund_number=number, stripe_id=refund_id)
+    if not _has_refund(db, refund_id, "refund_failed"):
+        note(db, charge.id, "refund_failed", cents, refund_number=number, stripe_id=refund_id)
+        log.warning("refund.failed", charge=charge.id, refund=refund_id)
+
+
+def _has_refund(db: Connection, refund_id: str, kind: str) -> bool:
+    entry = select(charge_entries.c.id).where(charge_entries.c.stripe_id == refund_id, charge_entries.c.kind == kind)
+    return db.execute(entry).first() is not None
+
+
+def refund_number(charge_id: int, name: str | None) -> int | None:
+    """Which refund of the charge is called that in Stripe (`refund:7:1`); None: it is not one that we asked for."""
+    prefix, _, number = (name or "").rpartition(":")
+    return int(number) if prefix == f"refund:{charge_id}" and number.isdigit() else None

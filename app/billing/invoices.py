@@ -7,14 +7,23 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.billing.tables import invoices
+from app.contracts.billing import SendNotice
+from app.ledger.enqueue import enqueue
 from app.stripe.invoices import Invoice
 
 
 def keep(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
-    """Write what the customer's invoices are now."""
+    """Write what the customer's invoices are now. Where a bank wants to hear the customer, they get a link, once."""
     if not seen:
         return
-    new = upsert(invoices).values([{"customer_id": customer_id, **asdict(invoice)} for invoice in seen])
+    rows = [{"customer_id": customer_id, **asdict(invoice)} for invoice in seen]
+    for row in rows:
+        wants_customer = row.pop("wants_customer")
+        if wants_customer and row["hosted_url"]:
+            values = {"amount_cents": row["total_cents"] - row["paid_cents"], "url": row["hosted_url"]}
+            ref = f"invoice:{row['id']}"
+            enqueue(db, SendNotice(customer_id=customer_id, kind="invoice_action_required", ref=ref, values=values))
+    new = upsert(invoices).values(rows)
     now = {name: new.excluded[name] for name in ("number", "status", "total_cents", "paid_cents", "hosted_url")}
     db.execute(new.on_conflict_do_update(index_elements=[invoices.c.id], set_=now))
 

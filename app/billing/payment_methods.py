@@ -1,19 +1,23 @@
 """The customer's cards: which there are, which one is charged, and what follows when one arrives."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select, update
+from sqlalchemy import Connection, Row, case, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.billing import charges
 from app.billing.subscriptions import begin
 from app.billing.tables import payment_methods
-from app.contracts.billing import StartTeams
+from app.contracts.billing import SendNotice, StartTeams
 from app.customers import accounts
 from app.customers.tables import customers
-from app.ledger.enqueue import enqueue
-from app.stripe.cards import Card
+from app.ledger.enqueue import enqueue, insert, prepare
+from app.stripe.cards import Card, Wallet
+
+_NOTICE = timedelta(days=30)
+"""How long before a card expires its holder is told."""
 
 
 def listing(db: Connection, customer_id: int) -> Sequence[Row[Any]]:
@@ -28,11 +32,14 @@ def listing(db: Connection, customer_id: int) -> Sequence[Row[Any]]:
 
 
 def has(db: Connection, customer_id: int, payment_method: str, *, ever: bool = False) -> bool:
-    """Whether the customer has this card; `ever`: or once had it."""
+    """Whether the customer has this card; `ever`: or once had it, but for one that nothing has followed from yet."""
+    here = payment_methods.c.detached_at.is_(None)
     mine = select(payment_methods.c.id).where(
-        payment_methods.c.id == payment_method, payment_methods.c.customer_id == customer_id
+        payment_methods.c.id == payment_method,
+        payment_methods.c.customer_id == customer_id,
+        payment_methods.c.adopted | ~here if ever else here,
     )
-    return db.execute(mine if ever else mine.where(payment_methods.c.detached_at.is_(None))).first() is not None
+    return db.execute(mine).first() is not None
 
 
 def after(db: Connection, customer_id: int, payment_method: str) -> str | None:
@@ -41,9 +48,7 @@ def after(db: Connection, customer_id: int, payment_method: str) -> str | None:
     return next((card.id for card in cards if card.default), cards[0].id if cards else None)
 
 
-def keep(db: Connection, customer_id: int, card: Card) -> None:
-    """A card has arrived (architecture.md, "Adding a payment method"): it becomes the default, the trial grows once,
-    a plan that was wanted at signup begins, and charges that failed are tried again on it."""
+def _list(db: Connection, customer_id: int, card: Card, *, adopted: bool) -> None:
     new = upsert(payment_methods).values(
         id=card.id,
         customer_id=customer_id,
@@ -51,9 +56,21 @@ def keep(db: Connection, customer_id: int, card: Card) -> None:
         last4=card.last4,
         exp_month=card.exp_month,
         exp_year=card.exp_year,
+        adopted=adopted,
     )
-    now = {"detached_at": None, "exp_month": new.excluded.exp_month, "exp_year": new.excluded.exp_year}
+    now = {
+        "detached_at": None,
+        "exp_month": new.excluded.exp_month,
+        "exp_year": new.excluded.exp_year,
+        "adopted": payment_methods.c.adopted | new.excluded.adopted,
+    }
     db.execute(new.on_conflict_do_update(index_elements=[payment_methods.c.id], set_=now))
+
+
+def keep(db: Connection, customer_id: int, card: Card) -> None:
+    """A card has arrived (architecture.md, "Adding a payment method"): it becomes the default, the trial grows once,
+    a plan that was wanted at signup begins, and charges that failed are tried again on it."""
+    _list(db, customer_id, card, adopted=True)
     # How Teams stands is Stripe's to say, and who is past due is so until what is owed has been paid.
     settled = (customers.c.plan == "teams") | (customers.c.subscription_status == "past_due")
     db.execute(
@@ -85,3 +102,60 @@ def remove(db: Connection, customer_id: int, payment_method: str, default: str |
     mine = (payment_methods.c.id == payment_method) & (payment_methods.c.customer_id == customer_id)
     db.execute(update(payment_methods).where(mine).values(detached_at=gone))
     db.execute(update(customers).where(customers.c.id == customer_id).values(default_payment_method=default))
+
+
+def default_of(customer: Row[Any], wallet: Wallet) -> str | None:
+    """Which of the customer's cards in Stripe is to be charged: Stripe's default; else ours, if it is there still; else
+    the newest."""
+    cards = [card.id for card in wallet.cards]
+    wanted = (wallet.default, customer.default_payment_method, *cards)
+    return next((card for card in wanted if card in cards), None)
+
+
+def follow(db: Connection, customer: Row[Any], wallet: Wallet) -> None:
+    """Write what the customer's cards in Stripe are now. One that has become the default is as one that was added;
+    others are listed, and change nothing else."""
+    for card in reversed(wallet.cards):
+        _list(db, customer.id, card, adopted=False)
+    gone = update(payment_methods).where(
+        payment_methods.c.customer_id == customer.id,
+        payment_methods.c.detached_at.is_(None),
+        payment_methods.c.id.not_in([card.id for card in wallet.cards]),
+    )
+    db.execute(gone.values(detached_at=func.clock_timestamp()))
+    default = default_of(customer, wallet)
+    if default is None:
+        db.execute(update(customers).where(customers.c.id == customer.id).values(default_payment_method=None))
+    elif default != customer.default_payment_method:
+        keep(db, customer.id, next(card for card in wallet.cards if card.id == default))
+    warn_of_expiry(db, customer.id)
+
+
+def warn_of_expiry(db: Connection, customer_id: int | None = None) -> None:
+    """Tell customers (this one; all, if None) whose default card is good for 30 more days at most, once for each card
+    and expiry."""
+    expires = tuple_(payment_methods.c.exp_year, payment_methods.c.exp_month)
+    cards = (
+        select(payment_methods)
+        .join(customers, customers.c.default_payment_method == payment_methods.c.id)
+        .where(customers.c.stripe_deleted_at.is_(None), expires.in_(_last_months(datetime.now(UTC))))
+    )
+    if customer_id is not None:
+        cards = cards.where(customers.c.id == customer_id)
+    insert(db, [prepare(_expiry_notice(card)) for card in db.execute(cards)])
+
+
+def _last_months(now: datetime) -> list[tuple[int, int]]:
+    """The (year, month) whose end is 30 days away at most. A card is good to the end of its month."""
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    found = []
+    while (after := month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)) <= now + _NOTICE:
+        found.append((month.year, month.month))
+        month = after
+    return found
+
+
+def _expiry_notice(card: Row[Any]) -> SendNotice:
+    values = {name: getattr(card, name) for name in ("brand", "last4", "exp_month", "exp_year")}
+    ref = f"{card.id}:{card.exp_year}-{card.exp_month}"
+    return SendNotice(customer_id=card.customer_id, kind="card_expiring", ref=ref, values=values)

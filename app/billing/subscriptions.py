@@ -27,6 +27,8 @@ from app.stripe.subscriptions import Subscription
 _RENEWED_AFTER = timedelta(minutes=1)
 _INVOICED_AFTER = timedelta(minutes=90)
 """Stripe finalizes a renewal's invoice, and charges it, about an hour after the period's end."""
+_TRIAL_NOTICE = timedelta(days=3, hours=1)
+"""Stripe tells three days before free time ends; its clock may be a little ahead of ours."""
 
 
 def open_subscription(db: Connection, customer_id: int) -> Row[Any] | None:
@@ -95,8 +97,18 @@ def keep(db: Connection, customer_id: int, seen: Subscription, its_invoices: Seq
         if seen.past_due and (before is None or before.past_due_since is None):
             ref, values = f"{seen.id}:{seen.period_start.isoformat()}", {"amount_cents": invoices.owed(its_invoices)}
             enqueue(db, SendNotice(customer_id=customer_id, kind="subscription_past_due", ref=ref, values=values))
+        _tell_of_trial(db, customer_id, seen)
     elif before is not None and before.ended_at is None:
         _end(db, customer_id, seen, before.plan_after)
+
+
+def _tell_of_trial(db: Connection, customer_id: int, seen: Subscription) -> None:
+    """That free time is nearly over; not who cancels with it."""
+    if seen.status != "trialing" or seen.trial_end is None or seen.cancels:
+        return
+    if seen.trial_end - datetime.now(UTC) <= _TRIAL_NOTICE:
+        ref, values = f"{seen.id}:{seen.trial_end.isoformat()}", {"ends_at": seen.trial_end.isoformat()}
+        enqueue(db, SendNotice(customer_id=customer_id, kind="trial_ending", ref=ref, values=values))
 
 
 def _write(db: Connection, customer_id: int, seen: Subscription) -> None:

@@ -110,11 +110,25 @@ charge_entries = Table(
     Column("refund_number", Integer),
     Column("asked_cents", BigInteger),
     Column("stripe_id", Text),
+    Column("dispute_id", Text),
     Column("reason", Text),
     Column("at", _time),
 )
-"""Append-only: what happened to a charge. The sum of their amounts is what was taken and not given back.
+"""Append-only: what happened to a charge. The sum of their amounts is what was taken and is with us still.
 `refund_number`, `asked_cents`: which refund an operator asked for, and how much."""
+
+disputes = Table(
+    "disputes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("charge_id", BigInteger),
+    Column("status", Text),
+    Column("amount_cents", BigInteger),
+    Column("reason", Text),
+    Column("opened_at", _time),
+    Column("closed_at", _time),
+)
+"""As Stripe last showed them. `closed_at`: when we first saw that the bank had decided."""
 
 overage_entries = Table(
     "overage_entries",
@@ -139,7 +153,9 @@ payment_methods = Table(
     Column("exp_year", Integer),
     Column("attached_at", _time),
     Column("detached_at", _time),
+    Column("adopted", Boolean),
 )
+"""`adopted`: what follows from a card's arrival is done; not so for one that Stripe has shown us beside the default."""
 
 invoices = Table(
     "invoices",

@@ -23,3 +23,14 @@ class PruneLedger(Command, queue="upkeep", every=3600):
     @property
     def dedup_key(self) -> str:
         return f"prune_ledger:{self.period}"
+
+
+class WarnOfExpiringCards(Command, queue="upkeep", every=86400):
+    """Tell customers whose card is about to expire."""
+
+    period: str
+    """The start of the day (ISO 8601, UTC) that this job is for."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"warn_of_expiring_cards:{self.period}"

@@ -44,6 +44,17 @@ or fraudulent, so any other code is the bank's secret."""
 
 _UNSAID = "the bank declined it, and can tell you why"
 
+_DISPUTED = {
+    "credit_not_processed": "a refund has not come",
+    "duplicate": "it was charged twice",
+    "fraudulent": "they did not make it",
+    "product_not_received": "they have not received what it is for",
+    "product_unacceptable": "what it is for is not as described",
+    "subscription_canceled": "it was cancelled",
+    "unrecognized": "they do not recognize it",
+}
+"""What the holder of a card says, by Stripe's reason of a dispute."""
+
 _PLANS = {"trial": "the trial", "payg": "pay as you go", "teams": "Teams"}
 
 
@@ -79,6 +90,7 @@ def _offers(included: int) -> list[str]:
 
 Cents = Annotated[int, Field(strict=True, ge=0)]
 Repo = Annotated[str, AfterValidator(_one_line)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_ ]{1,30}$")]
 Url = Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
 
 
@@ -313,6 +325,84 @@ class SubscriptionPastDue(Notice, kind="subscription_past_due"):
         return [
             f"We could not charge {owed}. It is tried again in the next days, and Tallyhook stops if it stays open.",
             "Add another card so that the next attempt succeeds.",
+        ]
+
+
+class TrialEnding(Notice, kind="trial_ending"):
+    """A trial month of Teams is nearly over."""
+
+    ends_at: AwareDatetime
+
+    @property
+    def subject(self) -> str:
+        return f"Your free time on Teams ends on {_when(self.ends_at)}"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"Your free time on Teams ends on {_when(self.ends_at)}. Then your card is charged. {_terms('teams')}",
+            "To go on you need do nothing. If you do not want to be charged, cancel before then.",
+        ]
+
+
+class InvoiceActionRequired(Notice, kind="invoice_action_required"):
+    """The bank wants to hear the customer before it pays an invoice."""
+
+    amount_cents: Cents
+    url: Url
+    """Stripe's page of the invoice, where the customer completes the payment."""
+
+    @property
+    def subject(self) -> str:
+        return f"Please confirm a payment of {dollars(self.amount_cents)}"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"Your bank wants you to confirm the {dollars(self.amount_cents)} of an invoice for Teams. It stays open"
+            " until you have, and Tallyhook stops if it stays open for long.",
+        ]
+
+    def action(self) -> tuple[str, str]:
+        return "Confirm the payment", self.url
+
+
+class DisputeOpened(_OfCharge, kind="dispute_opened"):
+    """The holder of a card has told the bank that a charge is not right."""
+
+    reason: str | None
+    """Stripe's word for what the holder says."""
+
+    @property
+    def subject(self) -> str:
+        return f"A charge of {self.amount} is disputed"
+
+    def paragraphs(self) -> list[str]:
+        said = _DISPUTED.get(self.reason or "")
+        why = f" They say that {said}." if said else ""
+        return [
+            f"The holder of your card has disputed our charge of {self.amount} for {self.fix} with their bank.{why}",
+            "If that is right, you need do nothing: the bank decides. If it is a mistake, ask the bank to take the"
+            " dispute back, and write to us: we can refund a charge without the bank.",
+        ]
+
+
+class CardExpiring(Notice, kind="card_expiring"):
+    """The card that is charged is soon no longer good."""
+
+    brand: Word
+    last4: Word
+    exp_month: int
+    exp_year: int
+
+    @property
+    def subject(self) -> str:
+        return f"Your card ending in {self.last4} expires soon"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"The card that we charge, {self.brand} ending in {self.last4}, is good until the end of"
+            f" {self.exp_month:02}/{self.exp_year}.",
+            "Add another card before then, so that no payment fails. Where the bank sends you a new one with the same"
+            " number, we often learn of it by ourselves.",
         ]
 
 

@@ -110,14 +110,16 @@ _RULES: dict[str, tuple[str, str]] = {
     "charge_entries_add_up": (
         "SELECT count(*) FROM charge_entries",
         """
-        SELECT 'charge:' || charges.id, 'is ' || state || ', its entries say ' || taken || ' cents taken and '
-            || kept || ' kept'
+        SELECT 'charge:' || charges.id, 'is ' || state || ', its entries say ' || taken || ' cents taken, '
+            || back || ' refunded and ' || disputed || ' withdrawn for disputes'
         FROM charges JOIN LATERAL (
             SELECT coalesce(sum(amount_cents) FILTER (WHERE kind = 'succeeded'), 0) AS taken,
-                coalesce(sum(amount_cents), 0) AS kept FROM charge_entries WHERE charge_id = charges.id
+                coalesce(-sum(amount_cents) FILTER (WHERE kind IN ('refunded', 'refund_failed')), 0) AS back,
+                coalesce(-sum(amount_cents) FILTER (WHERE dispute_id IS NOT NULL), 0) AS disputed
+            FROM charge_entries WHERE charge_id = charges.id
         ) AS entries ON true
         WHERE taken <> CASE WHEN state = 'succeeded' THEN charges.amount_cents ELSE 0 END
-            OR kept NOT BETWEEN 0 AND taken
+            OR back NOT BETWEEN 0 AND taken OR disputed NOT BETWEEN 0 AND taken
         """,
     ),
     "charge_is_final_or_waits": (
@@ -176,7 +178,8 @@ Rows = Sequence[tuple[Any, ...]]
 _CUSTOMERS = "SELECT id::text, stripe_customer_id, stripe_deleted_at FROM customers"
 _CHARGES = """
 SELECT payment_intent, charges.amount_cents, currency, state, ref,
-    coalesce((SELECT -sum(amount_cents) FROM charge_entries WHERE charge_id = charges.id AND kind LIKE 'refund%%'), 0)
+    coalesce((SELECT -sum(amount_cents) FROM charge_entries WHERE charge_id = charges.id AND kind LIKE 'refund%%'), 0),
+    coalesce((SELECT -sum(amount_cents) FROM charge_entries WHERE charge_id = charges.id AND dispute_id IS NOT NULL), 0)
 FROM charges JOIN fixes ON fixes.id = charges.fix_id
 """
 _ITEMS = """
@@ -201,13 +204,16 @@ def _customers_agree(rows: Rows) -> Iterator[tuple[str, str]]:
 
 
 def _charges_agree(rows: Rows) -> Iterator[tuple[str, str]]:
-    """What differs between our charges and Stripe's payment intents and refunds, to the cent."""
+    """What differs between our charges and Stripe's payment intents, refunds and disputes, to the cent."""
     ours = {row[0]: row for row in rows if row[0] is not None}
     known = {row[4] for row in rows}
     back: Counter[str] = Counter()
     for refund in payments.all_refunds():
         if refund["status"] not in ("failed", "canceled"):
             back[refund["payment_intent"]] += refund["amount"]
+    disputed: Counter[str | None] = Counter()
+    for intent_id, dispute in payments.all_disputes():
+        disputed[intent_id] -= sum(cents for _, cents in dispute.moved)
     seen = set()
     for intent in payments.all_intents():
         row = ours.get(intent["id"])
@@ -217,7 +223,7 @@ def _charges_agree(rows: Rows) -> Iterator[tuple[str, str]]:
             if intent["amount_received"] or intent["metadata"]["fix"] not in known:
                 yield subject, f"{intent['id']} in Stripe has taken {intent['amount_received']} cents; it is not ours"
             continue
-        _, cents, currency, state, _, refunded = row
+        _, cents, currency, state, _, refunded, withdrawn = row
         if (intent["amount"], intent["currency"]) != (cents, currency):
             yield subject, f"{intent['id']} is of {intent['amount']} {intent['currency']}, its charge of {cents}"
         expected = cents if state == "succeeded" else 0
@@ -225,6 +231,9 @@ def _charges_agree(rows: Rows) -> Iterator[tuple[str, str]]:
             yield subject, f"{intent['id']} has taken {intent['amount_received']} cents, its charge {expected}"
         if back[intent["id"]] != refunded:
             yield subject, f"{back[intent['id']]} cents of {intent['id']} are refunded in Stripe, {refunded} here"
+        if disputed[intent["id"]] != withdrawn:
+            was = disputed[intent["id"]]
+            yield subject, f"{was} cents of {intent['id']} are withdrawn for disputes in Stripe, {withdrawn} here"
     for intent_id in sorted(ours.keys() - seen):
         yield f"fix:{ours[intent_id][4]}", f"{intent_id} is not in Stripe"
 

@@ -20,6 +20,14 @@ class Card:
     exp_year: int
 
 
+@dataclass(frozen=True)
+class Wallet:
+    """The cards of a customer in Stripe, the newest first, and the payment method that invoices are charged to."""
+
+    cards: list[Card]
+    default: str | None
+
+
 def _read(method: dict[str, Any]) -> Card:
     if method["type"] != "card":
         raise Permanent(f"only cards are taken: payment method {method['id']} is {method['type']}")
@@ -37,6 +45,22 @@ def retrieve(payment_method: str) -> Card:
     with asking():
         found = client().v1.payment_methods.retrieve(payment_method)
     return _read(found.to_dict())
+
+
+def wallet(stripe_customer: str) -> Wallet | None:
+    """The customer's cards as they are now; None: the customer was deleted. What is no card is left out.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    with asking():
+        customer = client().v1.customers.retrieve(stripe_customer).to_dict()
+    if customer.get("deleted"):
+        return None
+    with asking():
+        page = client().v1.payment_methods.list({"customer": stripe_customer, "type": "card", "limit": 100})
+        cards = [_read(method.to_dict()) for method in page.auto_paging_iter()]
+    return Wallet(cards, customer["invoice_settings"]["default_payment_method"])
 
 
 def attach_parameters(*, stripe_customer: str, payment_method: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from app.stripe.client import asking, client, metadata, send, since
 
 @dataclass(frozen=True)
 class Invoice:
-    """An invoice as Stripe shows it. Money in cents."""
+    """An invoice as Stripe shows it. Money in cents. `wants_customer`: the bank wants to hear them before it pays."""
 
     id: str
     number: str | None
@@ -20,9 +20,10 @@ class Invoice:
     paid_cents: int
     hosted_url: str | None
     created_at: datetime
+    wants_customer: bool = False
 
 
-def _read(found: dict[str, Any]) -> Invoice:
+def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
     return Invoice(
         id=found["id"],
         number=found["number"],
@@ -32,6 +33,7 @@ def _read(found: dict[str, Any]) -> Invoice:
         paid_cents=found["amount_paid"],
         hosted_url=found["hosted_invoice_url"],
         created_at=datetime.fromtimestamp(found["created"], UTC),
+        wants_customer=wants_customer,
     )
 
 
@@ -43,7 +45,20 @@ def of_customer(stripe_customer: str) -> list[Invoice]:
     """
     with asking():
         page = client().v1.invoices.list({"customer": stripe_customer, "limit": 100})
-        return [_read(found.to_dict()) for found in page.auto_paging_iter()]
+        found = [invoice.to_dict() for invoice in page.auto_paging_iter()]
+    return [_read(invoice, wants_customer=_wants_customer(invoice)) for invoice in found]
+
+
+def _wants_customer(found: dict[str, Any]) -> bool:
+    """Only of an open invoice that was tried: it costs a request."""
+    if found["status"] != "open" or not found["attempted"]:
+        return False
+    wanted = {"invoice": found["id"], "status": "open", "expand": ["data.payment.payment_intent"], "limit": 100}
+    with asking():
+        page = client().v1.invoice_payments.list(wanted)  # type: ignore[arg-type]
+        payments = [payment.to_dict()["payment"] for payment in page.auto_paging_iter()]
+    intents = [payment.get("payment_intent") or {} for payment in payments]
+    return any(intent.get("status") == "requires_action" for intent in intents)
 
 
 def has_pending(stripe_customer: str) -> bool:

@@ -16,7 +16,7 @@ class Subscription:
     """A subscription as Stripe shows it.
 
     `owner`: the customer of ours whose it is, by its metadata. `cancels`: it ends with its period. `period_start`,
-    `period_end`: the current period.
+    `period_end`: the current period. `trial_end`: when free time that somebody gave the customer ends.
     """
 
     id: str
@@ -29,6 +29,7 @@ class Subscription:
     period_end: datetime
     created_at: datetime
     ended_at: datetime | None
+    trial_end: datetime | None
 
     @property
     def incomplete(self) -> bool:
@@ -44,7 +45,8 @@ def _time(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _read(found: dict[str, Any]) -> Subscription:
+def read(found: dict[str, Any]) -> Subscription:
+    """What Stripe shows of a subscription."""
     item = found["items"]["data"][0]
     ended = found["status"] in _ENDED
     return Subscription(
@@ -58,6 +60,7 @@ def _read(found: dict[str, Any]) -> Subscription:
         period_end=_time(item["current_period_end"]),
         created_at=_time(found["start_date"]),
         ended_at=_time(found["ended_at"] or item["current_period_end"]) if ended else None,
+        trial_end=_time(found["trial_end"]) if found["trial_end"] else None,
     )
 
 
@@ -82,7 +85,7 @@ def create(call: Call) -> Subscription:
         Declined: the first month could not be charged; there is no subscription.
         as `app.stripe.client.send`
     """
-    return send(call, lambda given, options: _read(client().v1.subscriptions.create(given, options).to_dict()), _find)
+    return send(call, lambda given, options: read(client().v1.subscriptions.create(given, options).to_dict()), _find)
 
 
 def _find(call: Call) -> Subscription | None:
@@ -98,7 +101,7 @@ def _find(call: Call) -> Subscription | None:
         )
         for found in page.auto_paging_iter():
             if metadata(found).get("request") == wanted:
-                return _read(found.to_dict())
+                return read(found.to_dict())
     return None
 
 
@@ -111,7 +114,7 @@ def find_open(stripe_customer: str, customer_id: int) -> Subscription | None:
     """
     with asking():
         page = client().v1.subscriptions.list({"customer": stripe_customer, "limit": 100})
-        found = [_read(one.to_dict()) for one in page.auto_paging_iter()]
+        found = [read(one.to_dict()) for one in page.auto_paging_iter()]
     for subscription in found:
         if subscription.incomplete:
             continue
@@ -128,7 +131,7 @@ def retrieve(subscription_id: str) -> Subscription:
         as `app.stripe.client.asking`
     """
     with asking():
-        return _read(client().v1.subscriptions.retrieve(subscription_id).to_dict())
+        return read(client().v1.subscriptions.retrieve(subscription_id).to_dict())
 
 
 def set_payment_method(subscription_id: str, payment_method: str | None) -> None:
@@ -144,7 +147,7 @@ def set_cancels(subscription_id: str, cancels: bool) -> Subscription:
         return found
     with asking():
         changed = client().v1.subscriptions.update(subscription_id, {"cancel_at_period_end": cancels})
-    return _read(changed.to_dict())
+    return read(changed.to_dict())
 
 
 def cancel(subscription_id: str) -> Subscription:
@@ -155,4 +158,4 @@ def cancel(subscription_id: str) -> Subscription:
         return found
     with asking():
         ended = client().v1.subscriptions.cancel(subscription_id, {"invoice_now": True, "prorate": True})
-    return _read(ended.to_dict())
+    return read(ended.to_dict())

@@ -27,6 +27,10 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "plan_changed": {"plan": "payg", "effective_at": "2026-11-22T21:00:00Z"},
     "plan_ends": {"plan_after": "trial", "ends_at": "2026-12-22T21:00:00Z"},
     "subscription_past_due": {"amount_cents": 49900},
+    "trial_ending": {"ends_at": "2026-12-22T21:00:00Z"},
+    "invoice_action_required": {"amount_cents": 49900, "url": PAGE},
+    "dispute_opened": CHARGE | {"reason": "fraudulent"},
+    "card_expiring": {"brand": "visa", "last4": "4242", "exp_month": 8, "exp_year": 2027},
 }
 
 SAYS = {
@@ -42,6 +46,10 @@ SAYS = {
     "plan_changed": ["22 November 2026, 21:00 UTC", "pay as you go", "$15.00"],
     "plan_ends": ["22 December 2026, 21:00 UTC", "the trial"],
     "subscription_past_due": ["$499.00", "another card"],
+    "trial_ending": ["22 December 2026, 21:00 UTC", "Then your card is charged", "$499.00 a month", "cancel before then"],
+    "invoice_action_required": ["$499.00", "Your bank wants you to confirm"],
+    "dispute_opened": ["$15.00", "acme/shop#42", "they did not make it", "ask the bank to take the dispute back"],
+    "card_expiring": ["visa ending in 4242", "the end of 08/2027", "another card"],
 }
 
 
@@ -82,7 +90,7 @@ def test_a_notice_says_what_happened_what_it_costs_and_what_to_do(kind: str) -> 
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_a_notice_leads_to_the_one_page_where_something_can_be_done(kind: str) -> None:
     text, html = _parts(_notice(kind))
-    wanted, other = (PAGE, LINK) if kind == "authentication_required" else (LINK, PAGE)
+    wanted, other = (PAGE, LINK) if "url" in SAMPLES[kind] else (LINK, PAGE)
     assert wanted in text
     assert wanted in _Html(html).links
     assert other not in text + html
@@ -140,6 +148,14 @@ def test_who_has_no_card_is_asked_for_one() -> None:
 def test_a_trial_that_has_had_its_bonus_is_not_offered_it_again() -> None:
     for kind in ("last_free_fix", "over_limit"):
         assert "5 more" not in _said(_notice(kind, included=10))[0]
+
+
+@pytest.mark.parametrize("reason", ["made_up", "", None])
+def test_a_dispute_of_which_nothing_more_is_known_is_told_all_the_same(reason: str | None) -> None:
+    for content in _said(_notice("dispute_opened", reason=reason)):
+        assert "acme/shop#42" in content
+        assert "They say" not in content
+        assert "made_up" not in content
 
 
 def test_a_subscription_whose_amount_is_unknown_is_past_due_all_the_same() -> None:
