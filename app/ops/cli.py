@@ -13,7 +13,8 @@ from structlog.contextvars import bind_contextvars
 
 import app.contracts.billing
 import app.contracts.provisioning
-import app.contracts.upkeep  # noqa: F401  (so that every queue and period is known)
+import app.contracts.upkeep
+import app.contracts.webhooks  # noqa: F401  (so that every queue and period is known)
 from app.db import get_engine, transaction
 from app.ledger.bell import get_redis
 from app.ledger.errors import JobError
@@ -26,6 +27,7 @@ from app.ops.customer_commands import customers_app
 from app.ops.demo import demo
 from app.ops.job_commands import jobs_app, operator, queues_app
 from app.ops.output import JsonOption, console, errors, fail, print_json, print_rows
+from app.ops.reconcile_command import reconcile
 from app.ops.signup_commands import signups_app
 from app.ops.stripe_commands import stripe_app
 from app.ops.system import System
@@ -45,6 +47,7 @@ cli.add_typer(customers_app, name="customers")
 cli.add_typer(db_app, name="db")
 cli.add_typer(stripe_app, name="stripe")
 cli.command()(demo)
+cli.command()(reconcile)
 
 
 @cli.callback()

@@ -35,7 +35,8 @@ def operator() -> str:
     return f"cli:{getpass.getuser()}"
 
 
-def _since(text: str | None) -> datetime | None:
+def parse_since(text: str | None) -> datetime | None:
+    """The moment that a --since says, None for none; ends with status 2 where it says none that can be."""
     if text is None:
         return None
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -51,7 +52,7 @@ def _since(text: str | None) -> datetime | None:
 def _filter(
     state: State | None, name: str | None, queue: str | None, customer: int | None, error: str | None, since: str | None
 ) -> ops.JobFilter:
-    return ops.JobFilter(state, name, queue, customer, error, _since(since))
+    return ops.JobFilter(state, name, queue, customer, error, parse_since(since))
 
 
 @jobs_app.command("list")

@@ -1,0 +1,90 @@
+"""What happened in Stripe and what there is, page by page (stripe.md, "Catching up").
+
+Stripe lists the newest first. Each page takes its turn under the shared limit, and a long list leaves most of the turns
+to whoever a customer waits for.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from app.ledger.errors import Unavailable
+from app.stripe.client import asking, client
+
+Page = list[dict[str, Any]]
+"""At most a hundred objects, as Stripe shows them."""
+
+_PAGES_PER_S = 10
+_TRY_AGAIN_S = (1.0, 2.0, 4.0)
+"""Seconds to wait where Stripe does not answer: a long list is not thrown away for a moment's trouble."""
+
+
+def _pages(ask: Callable[[Any], Any], **filters: Any) -> Iterator[Page]:
+    """All pages of a list.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    more: dict[str, Any] = {}
+    while True:
+        began = time.monotonic()
+        page = _patiently(ask, {**filters, **more, "limit": 100})
+        found = [thing.to_dict() for thing in page.data]
+        yield found
+        if not page.has_more:
+            return
+        more = {"starting_after": found[-1]["id"]}
+        time.sleep(max(0.0, 1 / _PAGES_PER_S - (time.monotonic() - began)))
+
+
+def _patiently(ask: Callable[[Any], Any], parameters: dict[str, Any]) -> Any:
+    for wait_s in _TRY_AGAIN_S:
+        try:
+            with asking():
+                return ask(parameters)
+        except Unavailable as error:
+            time.sleep(max(wait_s, error.retry_after or 0))
+    with asking():
+        return ask(parameters)
+
+
+def _second(at: datetime) -> int:
+    return int(at.timestamp())
+
+
+def events(since: datetime, until: datetime | None) -> Iterator[Page]:
+    """Events made from `since` until before `until` (None: now). Stripe keeps them for 30 days."""
+    created = {"gte": _second(since)} | ({"lt": _second(until)} if until else {})
+    return _pages(client().v1.events.list, created=created)
+
+
+def customers() -> Iterator[Page]:
+    """All customers that have not been deleted."""
+    return _pages(client().v1.customers.list)
+
+
+def subscriptions() -> Iterator[Page]:
+    """All subscriptions, those that have ended as well."""
+    return _pages(client().v1.subscriptions.list, status="all")
+
+
+def intents(since: datetime) -> Iterator[Page]:
+    """Payment intents created since then."""
+    return _pages(client().v1.payment_intents.list, created={"gte": _second(since)})
+
+
+def refunds(since: datetime) -> Iterator[Page]:
+    """Refunds created since then."""
+    return _pages(client().v1.refunds.list, created={"gte": _second(since)})
+
+
+def disputes() -> Iterator[Page]:
+    """All disputes: they are few, and one of long ago may be decided today."""
+    return _pages(client().v1.disputes.list)
+
+
+def invoices(since: datetime) -> Iterator[Page]:
+    """Invoices created since then, and older ones that are open still; some of them twice."""
+    yield from _pages(client().v1.invoices.list, created={"gte": _second(since)})
+    yield from _pages(client().v1.invoices.list, status="open")
