@@ -85,7 +85,7 @@ def fits_our_key(event: dict[str, Any]) -> bool:
 
 def is_thin(event: dict[str, Any]) -> bool:
     """Whether the event only names its object, as those of the v2 API do."""
-    return event["object"] != "event"
+    return bool(event["object"] != "event")
 
 
 def related_object(event: dict[str, Any]) -> dict[str, Any]:
