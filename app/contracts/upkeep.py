@@ -34,3 +34,18 @@ class WarnOfExpiringCards(Command, queue="upkeep", every=86400):
     @property
     def dedup_key(self) -> str:
         return f"warn_of_expiring_cards:{self.period}"
+
+
+class Reconcile(Command, queue="upkeep", every=3600):
+    """Fetch the events of Stripe's that never arrived, and once a day compare every open object."""
+
+    period: str
+    """The start of the hour (ISO 8601, UTC) that this job is for."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"reconcile:{self.period}"
+
+    @property
+    def serialize_by(self) -> str:
+        return "reconcile"
