@@ -16,14 +16,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parseaddr
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 import redis
@@ -252,7 +251,7 @@ def storm(scene: Scene) -> Iterator[Weather]:
 
 
 class _Chaos(threading.Thread):
-    """One fault after another until it is told to end, or has gone on for long enough; `done` counts them by kind."""
+    """One fault after another until it is told to end, or for STORM_S; `done` counts them by kind."""
 
     def __init__(self, scene: Scene, done: Counter[str]) -> None:
         super().__init__(name="chaos", daemon=True)
@@ -273,11 +272,14 @@ class _Chaos(threading.Thread):
             (1, self._slow_stripe),
             (8, self._mend_stripe),
         ]
-        weights = [weight for weight, _ in faults]
         until = time.monotonic() + STORM_S
+        deck: list[Callable[[], None]] = []
         try:
-            while not self._end.wait(self._dice.uniform(0.2, 0.8)) and time.monotonic() < until:
-                fault = self._dice.choices(faults, weights)[0][1]
+            while not self._end.wait(self._dice.uniform(0.1, 0.6)) and time.monotonic() < until:
+                if not deck:  # dealt like cards, so that a short storm has some of everything, too
+                    deck = [fault for times, fault in faults for _ in range(times)]
+                    self._dice.shuffle(deck)
+                fault = deck.pop()
                 fault()
                 self._done[fault.__name__.strip("_")] += 1
         except BaseException as error:
@@ -296,11 +298,11 @@ class _Chaos(threading.Thread):
             raise self._failure
 
     def _kill_a_worker(self) -> None:
+        """With its master: Dramatiq's waits half a minute for a child that was killed before it had booted."""
         masters = self._scene.supervisor.pids("worker")
         if masters:
-            children = psutil.Process(self._dice.choice(masters)).children()
-            if children:
-                self._dice.choice(children).send_signal(signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._dice.choice(masters), signal.SIGKILL)
 
     def _empty_redis(self) -> None:
         redis.Redis(port=self._scene.redis.port).flushall()
