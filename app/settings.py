@@ -58,7 +58,18 @@ def _rate_limit(value: str) -> str:
 
 
 RateLimit = Annotated[str, AfterValidator(_rate_limit)]
+
+
+def _mapping(value: object) -> object:
+    """`435=teams,Basic Plan=payg`: by name without its letter case."""
+    pairs = [part.rpartition("=") for part in value.split(",") if part.strip()] if isinstance(value, str) else []
+    if not all(name.strip() and plan.strip() in ("trial", "payg", "teams") for name, _, plan in pairs):
+        raise ValueError("is not of the form 435=teams,Basic Plan=payg (trial, payg or teams)")
+    return {name.strip().lower(): plan.strip() for name, _, plan in pairs}
+
+
 SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+PlanMapping = Annotated[dict[str, Literal["trial", "payg", "teams"]], NoDecode, BeforeValidator(_mapping)]
 Cents = Annotated[int, Field(ge=0)]
 
 
@@ -77,6 +88,8 @@ class Settings(BaseSettings):
     stripe_api_base: Annotated[str, _address("https", "http")] = "https://api.stripe.com"
     stripe_webhook_secrets: SecretList = ()
     github_webhook_secrets: SecretList = ()
+
+    marketplace_plans: PlanMapping = {}
 
     mail_url: SecretStr | None = None
     mail_from: str = "Tallyhook <no-reply@localhost>"

@@ -7,7 +7,7 @@ from sqlalchemy import Row
 
 from app.billing import charges, fixes, overage
 from app.billing.periods import Period, period_at
-from app.billing.plans import plan_at
+from app.billing.plans import marketplace_from, plan_at
 from app.billing.subscriptions import open_subscription
 from app.contracts.billing import ChargeFix, RefundCharge, SendNotice, SyncOverage, SyncSubscription, TrackFix
 from app.customers import accounts
@@ -29,6 +29,7 @@ def track_fix(run: Run[TrackFix]) -> None:
     with run.transaction() as db:
         fix = fixes.deployed(db, run.payload.phase_result_id)
         plan = plan_at(db, fix.customer_id, fix.accepted_at)
+        on_marketplace = marketplace_from(db, fix.customer_id, fix.accepted_at) is not None
         period = period_at(db, fix.customer_id, plan, fix.accepted_at)
         subscription = None if period else open_subscription(db, fix.customer_id)
         if subscription is not None:
@@ -44,14 +45,15 @@ def track_fix(run: Run[TrackFix]) -> None:
         if known is not None:
             fixes.remember(db, fix, known)
             return
-        verdict = fixes.judge(db, fix.customer_id, plan, period)
+        verdict = fixes.judge(db, fix.customer_id, plan, period, on_marketplace=on_marketplace)
         fix_id = fixes.count(db, fix, plan, period, verdict)
         if verdict.outcome == "charge":
             charges.open_charge(db, fix_id, fix.customer_id, verdict.amount_cents)
         elif verdict.outcome == "overage":
             occasion = f"fix:{fix_id}"
             enqueue(db, SyncOverage(customer_id=fix.customer_id, period_start=period.start, occasion=occasion))
-        notice = _notice(fix, fix_id, plan, period, verdict)
+        tell = _marketplace_notice if on_marketplace else _notice
+        notice = tell(fix, fix_id, plan, period, verdict)
         if notice is not None:
             enqueue(db, notice)
 
@@ -73,6 +75,24 @@ def _notice(fix: fixes.Deployed, fix_id: int, plan: str, period: Period, verdict
         values = {**values, "used": verdict.used, "overage_cents": cents}
         return SendNotice(customer_id=fix.customer_id, kind=kind, ref=ref, values={**values, "period_end": end})
     return None
+
+
+def _marketplace_notice(
+    fix: fixes.Deployed, fix_id: int, plan: str, period: Period, verdict: fixes.Verdict
+) -> SendNotice | None:
+    """The same, where the plan is paid on the GitHub Marketplace: what Teams includes there is all there is."""
+    if plan != "teams" or period.end is None:
+        return None
+    values = {"included": verdict.included, "period_end": period.end.isoformat()}
+    if verdict.outcome == "over_limit":
+        about = {"repo": fix.repo, "issue_number": fix.issue_number}
+        ref, kind, values = f"fix:{fix_id}", "marketplace_over_limit", {**values, **about}
+    elif verdict.used in (-(-verdict.included * 4 // 5), verdict.included):
+        ref, kind = f"period:{period.start.isoformat()}:{verdict.used}", "marketplace_usage"
+        values = {**values, "used": verdict.used}
+    else:
+        return None
+    return SendNotice(customer_id=fix.customer_id, kind=kind, ref=ref, values=values)
 
 
 @handles(ChargeFix)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from app.billing import payment_methods, subscriptions
+from app.billing import payment_methods, plans, subscriptions
 from app.contracts.billing import AttachPaymentMethod, CompleteCheckout, DetachPaymentMethod, OpenCheckout
 from app.customers import accounts
 from app.ledger.errors import AlreadyDone, Busy, Permanent
@@ -89,7 +89,7 @@ def detach_payment_method(run: Run[DetachPaymentMethod]) -> None:
 def open_checkout(run: Run[OpenCheckout]) -> None:
     job = run.payload
     customer = ready_customer(run, job.customer_id)
-    price = _price_of_teams(customer) if job.purpose == "teams" else None
+    price = _price_of_teams(run, customer) if job.purpose == "teams" else None
     issued_at = run.claim.created_at
     with run.transaction() as db:
         wanted = checkout.parameters(
@@ -106,10 +106,12 @@ def open_checkout(run: Run[OpenCheckout]) -> None:
         pass
 
 
-def _price_of_teams(customer: Row[Any]) -> str:
+def _price_of_teams(run: Run[OpenCheckout], customer: Row[Any]) -> str:
     """The price that a page may sell. The page charges by itself: it stops where jobs that move money do."""
     if BILLING in closed_gates():
         raise Busy("billing is switched off: no page that charges is opened", give_up_after=7 * 86400)
+    with run.transaction() as db:
+        plans.refuse_on_marketplace(db, customer.id)
     if gateway.find_open(customer.stripe_customer_id, customer.id) is not None:
         raise Permanent("the customer has Teams already")
     checkout.close_pages_for_teams(customer.stripe_customer_id)

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from app.billing import invoices, subscriptions
+from app.billing import invoices, plans, subscriptions
 from app.contracts.billing import (
     EndTeams,
     InvoiceOverage,
@@ -29,6 +29,7 @@ from jobs.payment_methods import ready_customer
 def start_payg(run: Run[StartPayg]) -> None:
     job = run.payload
     with run.finish({"plan": "payg"}) as db:
+        plans.refuse_on_marketplace(db, job.customer_id)
         customer = accounts.get(db, job.customer_id)
         if customer.plan == "payg":
             raise AlreadyDone("the plan is payg")
@@ -43,6 +44,7 @@ def start_payg(run: Run[StartPayg]) -> None:
 def leave_payg(run: Run[LeavePayg]) -> None:
     job = run.payload
     with run.finish({"plan": "trial"}) as db:
+        plans.refuse_on_marketplace(db, job.customer_id)
         if accounts.get(db, job.customer_id).plan != "payg":
             raise AlreadyDone("the plan is not payg")
         subscriptions.begin(db, job.customer_id, "trial", reason="the customer's choice", ref=job.request)
@@ -52,6 +54,8 @@ def leave_payg(run: Run[LeavePayg]) -> None:
 def start_teams(run: Run[StartTeams]) -> None:
     job = run.payload
     customer = ready_customer(run, job.customer_id)
+    with run.transaction() as db:
+        plans.refuse_on_marketplace(db, customer.id)
     if customer.default_payment_method is None:
         raise Permanent("there is no payment method")
     seen = gateway.find_open(customer.stripe_customer_id, customer.id) or _subscribe(run, customer)

@@ -94,6 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "TALLYHOOK_HOME": str(home),
             "STRIPE_SECRET_KEY": "sk_test_tallyhook",
             "STRIPE_WEBHOOK_SECRETS": "whsec_tallyhooktests",
+            "GITHUB_WEBHOOK_SECRETS": "githubtests",
             "SIGNUP_RATE_LIMIT": "100000/hour",
             "API_RATE_LIMIT": "100000/minute",
         }

@@ -109,14 +109,21 @@ def included(customer: Row[Any], plan: str) -> int:
     return settings.teams_included_fixes if plan == "teams" else 0
 
 
-def judge(db: Connection, customer_id: int, plan: str, period: Period) -> Verdict:
-    """What the customer's next fix under `plan` in `period` counts as. Only one at a time may ask (law 7)."""
+def judge(db: Connection, customer_id: int, plan: str, period: Period, *, on_marketplace: bool = False) -> Verdict:
+    """What the customer's next fix under `plan` in `period` counts as. Only one at a time may ask (law 7).
+
+    Args:
+        on_marketplace: the plan is paid on the GitHub Marketplace. Nothing is charged for a fix then: one of payg is
+            billed there, and one over those that Teams includes there is not billed and not allowed.
+    """
     settings = get_settings()
     before, allowed = used(db, customer_id, plan, period.start), included(accounts.get(db, customer_id), plan)
     if before < allowed:
         return Verdict("included", 0, before + 1, allowed)
-    if plan == "trial":
+    if plan == "trial" or (plan == "teams" and on_marketplace):
         return Verdict("over_limit", 0, before, allowed)
+    if on_marketplace:
+        return Verdict("included", 0, before + 1, allowed)
     outcome, cents = (
         ("charge", settings.payg_fix_cents) if plan == "payg" else ("overage", settings.teams_overage_cents)
     )
@@ -124,7 +131,7 @@ def judge(db: Connection, customer_id: int, plan: str, period: Period) -> Verdic
 
 
 def count(db: Connection, fix: Deployed, plan: str, period: Period, verdict: Verdict) -> int:
-    """Keep the fix, its identities and its usage; returns its id. A fix over a trial's limit takes no place."""
+    """Keep the fix, its identities and its usage; returns its id. A fix over the limit takes no place."""
     fix_id: int = db.execute(
         insert(fixes)
         .values(

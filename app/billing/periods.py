@@ -1,10 +1,12 @@
 """The billing period that a moment belongs to, by plan."""
 
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select
 
+from app.billing.plans import marketplace_from
 from app.billing.tables import billing_periods
 from app.customers import accounts
 
@@ -22,13 +24,17 @@ def period_at(db: Connection, customer_id: int, plan: str, at: datetime) -> Peri
 
     A trial is one period from the customer's first day. Payg counts by calendar month (UTC). The periods of Teams
     are Stripe's; None says that Stripe has to be asked for the one that has begun since. What was accepted
-    between two that we know (none was read in a whole month) belongs to the later one.
+    between two that we know (none was read in a whole month) belongs to the later one. Where Teams is paid on the
+    GitHub Marketplace they are months from the day on that GitHub bills, also where it bills by the year.
     """
     if plan == "trial":
         return Period(accounts.get(db, customer_id).created_at, None)
     if plan == "payg":
         start = at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        return Period(start, start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1))
+        return Period(start, _later(start, 1))
+    paid_from = marketplace_from(db, customer_id, at)
+    if paid_from is not None:
+        return _month(paid_from.astimezone(UTC), at.astimezone(UTC))
     row = db.execute(
         select(billing_periods.c.starts_at, billing_periods.c.ends_at)
         .where(billing_periods.c.customer_id == customer_id, billing_periods.c.ends_at > at)
@@ -36,3 +42,18 @@ def period_at(db: Connection, customer_id: int, plan: str, at: datetime) -> Peri
         .limit(1)
     ).one_or_none()
     return None if row is None else Period(row.starts_at, row.ends_at)
+
+
+def _later(start: datetime, months: int) -> datetime:
+    """So many months later, on the same day or the last one of a shorter month."""
+    years, month = divmod(start.month - 1 + months, 12)
+    year, month = start.year + years, month + 1
+    return start.replace(year=year, month=month, day=min(start.day, monthrange(year, month)[1]))
+
+
+def _month(start: datetime, at: datetime) -> Period:
+    """Of the months that are counted from `start`, before it and after, the one that `at` is in."""
+    months = (at.year - start.year) * 12 + at.month - start.month
+    if _later(start, months) > at:
+        months -= 1
+    return Period(_later(start, months), _later(start, months + 1))

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
+from app.billing.plans import is_on_marketplace
 from app.billing.subscriptions import open_subscription
 from app.contracts.billing import EndTeams, LeavePayg, ResumeTeams, StartPayg, StartTeams
 from app.customers import accounts
@@ -27,6 +28,8 @@ def command_for(db: Connection, customer_id: int, plan: str, *, at_period_end: b
     """
     customer = accounts.get(db, customer_id)
     subscription = open_subscription(db, customer_id)
+    if is_on_marketplace(db, customer_id):
+        raise NotPossible(f"Your plan, {customer.plan}, is paid on the GitHub Marketplace. Change or cancel it there.")
     if plan != "trial" and customer.default_payment_method is None:
         raise NotPossible("You have no payment method. Add one first, at /api/v1/payment-methods or /api/v1/checkout.")
     if subscription is None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, exists, select
 from app.billing.charges import RETRY_DAYS
 from app.billing.fixes import included, used
 from app.billing.periods import period_at
-from app.billing.plans import plan_at
+from app.billing.plans import marketplace_from, plan_at
 from app.billing.subscriptions import open_subscription
 from app.billing.tables import charges
 from app.contracts.http import BillingStatus
@@ -30,9 +30,12 @@ def billing_status(db: Connection, customer_id: int) -> BillingStatus:
     period = period_at(db, customer_id, plan, now)
     allowed = included(customer, plan)
     count = used(db, customer_id, plan, period.start) if period else 0
-    may_use = (
-        _subscribed(db, customer) if plan == "teams" else _pays(db, customer) if plan == "payg" else count < allowed
-    )
+    if marketplace_from(db, customer_id, now) is not None:
+        may_use = not _owes(db, customer) if plan == "payg" else count < allowed
+    else:
+        may_use = (
+            _subscribed(db, customer) if plan == "teams" else _pays(db, customer) if plan == "payg" else count < allowed
+        )
     return BillingStatus(
         customer_id=customer.id,
         plan=plan,
@@ -50,8 +53,10 @@ def billing_status(db: Connection, customer_id: int) -> BillingStatus:
 
 def _pays(db: Connection, customer: Row[Any]) -> bool:
     """Payg: a payment method that works, and no failed charge past its grace."""
-    if customer.default_payment_method is None:
-        return False
+    return customer.default_payment_method is not None and not _owes(db, customer)
+
+
+def _owes(db: Connection, customer: Row[Any]) -> bool:
     unpaid = exists().where(
         charges.c.customer_id == customer.id,
         charges.c.state != "succeeded",
@@ -59,7 +64,7 @@ def _pays(db: Connection, customer: Row[Any]) -> bool:
         | (charges.c.failed_at < datetime.now(UTC) - GRACE)
         | (charges.c.refused_method == customer.default_payment_method),
     )
-    return not db.execute(select(unpaid)).scalar_one()
+    return bool(db.execute(select(unpaid)).scalar_one())
 
 
 def _subscribed(db: Connection, customer: Row[Any]) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.billing import invoices, overage, plans
 from app.billing.tables import billing_periods, plan_changes, subscriptions
-from app.contracts.billing import InvoiceOverage, SendNotice, SyncOverage, SyncSubscription, TrackFix
+from app.contracts.billing import EndTeams, InvoiceOverage, SendNotice, SyncOverage, SyncSubscription, TrackFix
 from app.customers import accounts
 from app.customers.tables import customers
 from app.ledger.enqueue import enqueue
@@ -44,7 +44,14 @@ def get(db: Connection, subscription_id: str) -> Row[Any] | None:
 
 
 def begin(
-    db: Connection, customer_id: int, plan: str, *, reason: str, ref: str, effective_at: datetime | None = None
+    db: Connection,
+    customer_id: int,
+    plan: str,
+    *,
+    reason: str,
+    ref: str,
+    effective_at: datetime | None = None,
+    marketplace_from: datetime | None = None,
 ) -> None:
     """The customer has that plan from `effective_at` (now, if None) on, and is told. What they wanted at signup is
     settled by that: no later card begins it again.
@@ -52,6 +59,7 @@ def begin(
     Args:
         reason: by whose choice.
         ref: what it came of, such as `subscription:sub_7`: one mail for each.
+        marketplace_from: see `plans.change`.
     """
     # Stripe's times are whole seconds: none may come to stand before the change that it follows.
     last = db.execute(
@@ -60,10 +68,29 @@ def begin(
         )
     ).scalar_one()
     at = max(filter(None, (effective_at or datetime.now(UTC), last)))
-    plans.change(db, customer_id, plan, reason=reason, effective_at=at)
+    plans.change(db, customer_id, plan, reason=reason, effective_at=at, marketplace_from=marketplace_from)
     db.execute(update(customers).where(customers.c.id == customer_id).values(wanted_plan="trial"))
-    told = {"plan": plan, "effective_at": at.isoformat()}
-    enqueue(db, SendNotice(customer_id=customer_id, kind="plan_changed", ref=f"{plan}:{ref}", values=told))
+    kind = "plan_changed"
+    told: dict[str, Any] = {"plan": plan, "effective_at": at.isoformat()}
+    if marketplace_from is not None:
+        kind, told["ends_own"] = "marketplace_plan", open_subscription(db, customer_id) is not None
+    enqueue(db, SendNotice(customer_id=customer_id, kind=kind, ref=f"{plan}:{ref}", values=told))
+
+
+def settle_status(db: Connection, customer_id: int) -> None:
+    """How a customer stands who has no subscription to Teams with us (any more)."""
+    customer = accounts.get(db, customer_id)
+    paying = customer.default_payment_method is not None or plans.is_on_marketplace(db, customer_id)
+    accounts.set_subscription_status(db, customer_id, "active" if paying else "trial")
+
+
+def end_for_marketplace(db: Connection, customer_id: int) -> None:
+    """Who pays for a plan on the GitHub Marketplace does not pay for Teams with us: it ends at once, and the rest of
+    its period is given back (failures.md 37)."""
+    known = open_subscription(db, customer_id)
+    if known is not None:
+        request = f"marketplace:{known.id}"
+        enqueue(db, EndTeams(customer_id=customer_id, at_period_end=False, plan_after="trial", request=request))
 
 
 def set_plan_after(db: Connection, subscription_id: str, plan: str) -> None:
@@ -88,7 +115,9 @@ def keep(db: Connection, customer_id: int, seen: Subscription, its_invoices: Seq
         raise Permanent(f"the customer has two subscriptions in Stripe, {known.id} and {seen.id}: one must be refunded")
     _write(db, customer_id, seen)
     _write_period(db, customer_id, seen)
-    if before is None:
+    if before is None and plans.is_on_marketplace(db, customer_id):
+        end_for_marketplace(db, customer_id)  # a page of Stripe Checkout was opened before, and completed after
+    elif before is None:
         reason, ref = "Teams was subscribed to", f"subscription:{seen.id}"
         begin(db, customer_id, "teams", reason=reason, ref=ref, effective_at=seen.created_at)
     if seen.ended_at is None:
@@ -171,12 +200,10 @@ def too_early(occasion: str, seen: Subscription) -> bool:
 
 
 def _end(db: Connection, customer_id: int, seen: Subscription, plan_after: str) -> None:
-    customer = accounts.get(db, customer_id)
-    if customer.plan == "teams":
+    if accounts.get(db, customer_id).plan == "teams" and not plans.is_on_marketplace(db, customer_id):
         reason, ref = "Teams has ended", f"subscription:{seen.id}"
         begin(db, customer_id, plan_after, reason=reason, ref=ref, effective_at=seen.ended_at)
-    status = "trial" if customer.default_payment_method is None else "active"
-    accounts.set_subscription_status(db, customer_id, status)
+    settle_status(db, customer_id)
     enqueue(db, InvoiceOverage(customer_id=customer_id, subscription_id=seen.id))
 
 

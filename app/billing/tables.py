@@ -16,7 +16,9 @@ plan_changes = Table(
     Column("effective_at", _time),
     Column("reason", Text),
     Column("created_at", _time),
+    Column("marketplace_from", _time),
 )
+"""`marketplace_from`: of a plan that is paid on the GitHub Marketplace, a moment at which a month of it begins."""
 
 subscriptions = Table(
     "subscriptions",

@@ -26,7 +26,8 @@ _RETRY_S = 60
 
 
 @blueprint.before_request
-def _within_limit() -> None:
+def within_limit() -> None:
+    """Spend of WEBHOOK_RATE_LIMIT, where there is one."""
     limit = get_settings().webhook_rate_limit
     if limit is not None:
         spend(Budget(limit, "webhook", request.remote_addr or ""))

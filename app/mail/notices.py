@@ -311,6 +311,67 @@ class PlanEnds(Notice, kind="plan_ends"):
         ]
 
 
+class MarketplacePlan(Notice, kind="marketplace_plan"):
+    """A plan begins that was bought on the GitHub Marketplace."""
+
+    plan: Literal["payg", "teams"]
+    effective_at: AwareDatetime
+    ends_own: bool
+    """Teams was subscribed to with us, and ends for it."""
+
+    @property
+    def subject(self) -> str:
+        return f"Your plan on the GitHub Marketplace: {_PLANS[self.plan]}"
+
+    def paragraphs(self) -> list[str]:
+        included = get_settings().teams_included_fixes
+        month = f" It includes {included} deployed fixes a month." if self.plan == "teams" else ""
+        begins = f"From {_when(self.effective_at)} on, your plan is {_PLANS[self.plan]}.{month}"
+        billed = "GitHub bills it: we charge nothing for it. Change or cancel it on the Marketplace."
+        if not self.ends_own:
+            return [begins, billed]
+        ends = "Teams, which you paid with a card until now, ends for it, so that nothing is billed twice."
+        return [begins, billed, f"{ends} What is left of its period is credited on its last invoice."]
+
+
+class MarketplaceUsage(Notice, kind="marketplace_usage"):
+    """Most of a month of Teams on the Marketplace is used, or all of it."""
+
+    used: int
+    included: int
+    period_end: AwareDatetime
+
+    @property
+    def subject(self) -> str:
+        return f"{self.used} of {self.included} fixes of this month are used"
+
+    def paragraphs(self) -> list[str]:
+        until = _when(self.period_end)
+        return [
+            f"You have used {self.used} of the {self.included} deployed fixes that Teams on the GitHub Marketplace"
+            f" includes until {until}.",
+            "There are no further ones before then: GitHub bills the month alone, and we charge nothing on top.",
+        ]
+
+
+class MarketplaceOverLimit(_OfFix, kind="marketplace_over_limit"):
+    """A fix came after a month of Teams on the Marketplace was used up."""
+
+    included: int
+    period_end: AwareDatetime
+
+    @property
+    def subject(self) -> str:
+        return "A fix was deployed over what your plan includes"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"The {self.included} deployed fixes that Teams on the GitHub Marketplace includes were used before"
+            f" {self.fix} was deployed. It is not charged.",
+            f"The next month begins on {_when(self.period_end)}. To go on before then, write to us.",
+        ]
+
+
 class SubscriptionPastDue(Notice, kind="subscription_past_due"):
     """The money for Teams did not come."""
 
