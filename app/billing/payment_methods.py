@@ -16,7 +16,7 @@ from app.customers.tables import customers
 from app.ledger.enqueue import enqueue, insert, prepare
 from app.stripe.cards import Card, Wallet
 
-_NOTICE = timedelta(days=30)
+_NOTICE = timedelta(days=31)
 """How long before a card expires its holder is told."""
 
 
@@ -132,7 +132,7 @@ def follow(db: Connection, customer: Row[Any], wallet: Wallet) -> None:
 
 
 def warn_of_expiry(db: Connection, customer_id: int | None = None) -> None:
-    """Tell customers (this one; all, if None) whose default card is good for 30 more days at most, once for each card
+    """Tell customers (this one; all, if None) whose default card is good for a month more at most, once for each card
     and expiry."""
     expires = tuple_(payment_methods.c.exp_year, payment_methods.c.exp_month)
     cards = (
@@ -146,7 +146,7 @@ def warn_of_expiry(db: Connection, customer_id: int | None = None) -> None:
 
 
 def _last_months(now: datetime) -> list[tuple[int, int]]:
-    """The (year, month) whose end is 30 days away at most. A card is good to the end of its month."""
+    """The (year, month) whose end is a month away at most. A card is good to the end of its month."""
     month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     found = []
     while (after := month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)) <= now + _NOTICE:
