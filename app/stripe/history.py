@@ -15,8 +15,8 @@ from app.stripe.client import asking, client
 Page = list[dict[str, Any]]
 """At most a hundred objects, as Stripe shows them."""
 
-_PAGES_PER_S = 10
-_TRY_AGAIN_S = (1.0, 2.0, 4.0)
+_PAGES_PER_S = 15
+_TRY_AGAIN_S = (0.5, 1.0, 2.0)
 """Seconds to wait where Stripe does not answer: a long list is not thrown away for a moment's trouble."""
 
 
