@@ -4,10 +4,10 @@ from typing import Any
 
 from app.billing import events
 from app.contracts.webhooks import StripeEvent
-from app.ledger.errors import Busy, Permanent
+from app.ledger.errors import Busy
 from app.ledger.run import Run, handles
 from app.metrics import WEBHOOKS
-from app.stripe import customers, payments, webhooks
+from app.stripe import customers, payments
 from app.stripe.client import NotFound
 
 _KNOWN_WITHIN_S = 3600.0
@@ -17,11 +17,10 @@ _KNOWN_WITHIN_S = 3600.0
 @handles(StripeEvent)
 def stripe_event(run: Run[StripeEvent]) -> None:
     event = run.payload.event
+    occasion = f"event:{run.claim.key.removeprefix('stripe:')}"  # a replay's key is not its event's
     came_to: dict[str, Any] = {}
     try:
-        if not webhooks.fits_our_key(event):
-            raise events.Ignored("its livemode does not fit our key")
-        find, seen = events.finder(event["type"]), _look(run)
+        find, seen = events.read(event, occasion)
         with run.finish(came_to) as db:
             came_to |= events.follow(db, find(db, seen))
     except events.Ignored as ignored:
@@ -32,20 +31,6 @@ def stripe_event(run: Run[StripeEvent]) -> None:
         _ignore(run, "it is not ours", about={unknown.kind: unknown.id})
     else:
         WEBHOOKS.labels("stripe", event["type"], "followed").inc()
-
-
-def _look(run: Run[StripeEvent]) -> events.Seen:
-    """What the event is about. A replay has an occasion of its own, by its job's key."""
-    event = run.payload.event
-    occasion = f"event:{run.claim.key.removeprefix('stripe:')}"
-    if webhooks.is_thin(event):
-        return events.Seen(webhooks.related_object(event), {}, occasion)
-    data = event.get("data")
-    data = data if isinstance(data, dict) else {}
-    thing, before = data.get("object"), data.get("previous_attributes")
-    if not isinstance(thing, dict):
-        raise Permanent("the event has no object")
-    return events.Seen(thing, before if isinstance(before, dict) else {}, occasion)
 
 
 def _is_ours(unknown: events.Unknown) -> bool:

@@ -13,6 +13,8 @@ from app.contracts.billing import CompleteCheckout, OfCustomer, SyncSubscription
 from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoices
 from app.customers.tables import customers
 from app.ledger.enqueue import enqueue
+from app.ledger.errors import Permanent
+from app.stripe import webhooks
 
 
 class Ignored(Exception):
@@ -167,6 +169,28 @@ def finder(event_type: str) -> Find:
     if found is None:
         raise Ignored("unknown type")
     return found
+
+
+def read(event: dict[str, Any], occasion: str) -> tuple[Find, Seen]:
+    """What finds the command that follows from `event`, and what to find it by. A thin event's object is read in
+    Stripe: have no transaction open.
+
+    Raises:
+        Ignored
+        Permanent: it has no object.
+        as `app.stripe.client.asking`
+    """
+    if not webhooks.fits_our_key(event):
+        raise Ignored("its livemode does not fit our key")
+    find = finder(event["type"])
+    if webhooks.is_thin(event):
+        return find, Seen(webhooks.related_object(event), {}, occasion)
+    data = event.get("data")
+    data = data if isinstance(data, dict) else {}
+    thing, before = data.get("object"), data.get("previous_attributes")
+    if not isinstance(thing, dict):
+        raise Permanent("the event has no object")
+    return find, Seen(thing, before if isinstance(before, dict) else {}, occasion)
 
 
 # One that begins after now reads what is so after now. Not one that waits for a day of its own, or for a good while.

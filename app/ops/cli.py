@@ -31,6 +31,7 @@ from app.ops.reconcile_command import reconcile
 from app.ops.signup_commands import signups_app
 from app.ops.stripe_commands import stripe_app
 from app.ops.system import System
+from app.ops.webhook_commands import webhooks_app
 from app.settings import Settings, SettingsError, get_settings, unknown_settings
 
 cli = typer.Typer(
@@ -46,6 +47,7 @@ cli.add_typer(signups_app, name="signups")
 cli.add_typer(customers_app, name="customers")
 cli.add_typer(db_app, name="db")
 cli.add_typer(stripe_app, name="stripe")
+cli.add_typer(webhooks_app, name="webhooks")
 cli.command()(demo)
 cli.command()(reconcile)
 

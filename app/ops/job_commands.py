@@ -35,7 +35,7 @@ def operator() -> str:
     return f"cli:{getpass.getuser()}"
 
 
-def parse_since(text: str | None) -> datetime | None:
+def parse_since(text: str | None, option: str = "--since") -> datetime | None:
     """The moment that a --since says, None for none; ends with status 2 where it says none that can be."""
     if text is None:
         return None
@@ -45,7 +45,7 @@ def parse_since(text: str | None) -> datetime | None:
             return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
         at = datetime.fromisoformat(text)
     except (ValueError, OverflowError, IndexError):
-        raise fail(f"--since: {text!r} is neither a time (2026-11-22T03:00) nor an age (90m, 6h, 3d)") from None
+        raise fail(f"{option}: {text!r} is neither a time (2026-11-22T03:00) nor an age (90m, 6h, 3d)") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import orjson
 from pydantic import SecretStr
 
 from app.ledger.errors import Permanent
 from app.settings import get_settings
-from app.stripe.client import asking, client
+from app.stripe.client import NotFound, asking, client
 
 TOLERANCE_S = 300
 """Seconds between the time of a signature and ours, before or after (failures.md 19)."""
@@ -97,9 +97,26 @@ def related_object(event: dict[str, Any]) -> dict[str, Any]:
     """
     related = event.get("related_object")
     url = related.get("url") if isinstance(related, dict) else None
-    if not isinstance(url, str) or not url.startswith("/v1/") or urlsplit(url).netloc:
+    if not isinstance(url, str) or not url.startswith("/v1/"):
         raise Permanent("the event names no object of the v1 API")
+    return _get(url)
+
+
+def object_now(collection: str, object_id: str) -> dict[str, Any] | None:
+    """An object of `/v1/{collection}` as it is now; None where Stripe has none, or none any more.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    try:
+        found = _get(f"/v1/{collection}/{quote(object_id, safe='')}")
+    except NotFound:
+        return None
+    return None if found.get("deleted") else found
+
+
+def _get(path: str) -> dict[str, Any]:
     with asking():
-        answer = client().raw_request("get", url)
+        answer = client().raw_request("get", path)
     found: dict[str, Any] = orjson.loads(answer.body)
     return found
