@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from bench import charges, drain, enqueueing, intake, memory, million, pickup, recovery, system
+from bench import charges, drain, enqueueing, intake, memory, million, pickup, reconcile, recovery, system
 from bench.environment import Environment
 from bench.report import RESULTS, Report
 
@@ -18,6 +18,7 @@ GROUPS = {
     "memory": memory.measure,
     "system": system.measure,
     "charges": charges.measure,
+    "reconcile": reconcile.measure,
 }
 
 

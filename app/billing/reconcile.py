@@ -34,7 +34,7 @@ RECENT = timedelta(days=60)
 
 _OVERLAP = timedelta(hours=1)
 """Stripe may list an event later than those that it made after it; our clocks differ as well."""
-_WINDOW = timedelta(days=1)
+_WINDOW = timedelta(days=5)
 _DAILY = timedelta(hours=23)
 _BATCH = 500
 
@@ -99,8 +99,8 @@ class Sweep:
                 self.objects(kind)
 
     def events(self, since: datetime | None = None) -> None:
-        """Events that never arrived. The cursor follows each day of them that is done: after a crash that day is gone
-        over again, which the keys make harmless."""
+        """Events that never arrived. The cursor follows each few days of them that are done: after a crash, those in
+        hand are gone over again, which the keys make harmless."""
         began = datetime.now(UTC)
         with self._transaction() as db:
             cursor = {row.name: row.at for row in db.exec_driver_sql(_CURSORS)}.get(EVENTS)
@@ -186,7 +186,7 @@ def _move(db: Connection, name: str, at: datetime) -> None:
 
 
 def _windows(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime | None]]:
-    """The days from `start`, the oldest first; the last has no end, as Stripe's clock may be ahead of ours."""
+    """The time from `start`, some days each, the oldest first; the last has no end: Stripe's clock may be ahead."""
     while start + _WINDOW < end:
         yield start, start + _WINDOW
         start += _WINDOW
