@@ -57,7 +57,12 @@ SAYS = {
     "marketplace_plan": ["22 November 2026, 21:00 UTC", "GitHub bills it", "billed twice", "credited"],
     "marketplace_usage": ["48 of the 60", "1 December 2026, 09:30 UTC", "nothing on top"],
     "marketplace_over_limit": ["acme/shop#42", "not charged", "1 December 2026, 09:30 UTC"],
-    "trial_ending": ["22 December 2026, 21:00 UTC", "Then your card is charged", "$499.00 a month", "cancel before then"],
+    "trial_ending": [
+        "22 December 2026, 21:00 UTC",
+        "Then your card is charged",
+        "$499.00 a month",
+        "cancel before then",
+    ],
     "invoice_action_required": ["$499.00", "Your bank wants you to confirm"],
     "dispute_opened": ["$15.00", "acme/shop#42", "they did not make it", "ask the bank to take the dispute back"],
     "card_expiring": ["visa ending in 4242", "the end of 08/2027", "another card"],
