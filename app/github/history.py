@@ -76,12 +76,16 @@ def standing_at(told: Sequence[Told], at: datetime) -> Standing | None:
 
 
 def _void(pending: Told, before: Told | None, told: Sequence[Told]) -> bool:
-    """Whether nothing comes of a pending change, `before` being what stands on its day without it."""
-    if before is not None and before.action == "cancelled" and not pending.surely_after(before):
-        return True
-    return any(
-        other.action == "pending_change_cancelled"
-        and other.effective_at <= pending.effective_at
-        and not pending.surely_after(other)
-        for other in told
-    )
+    """Whether nothing comes of a pending change, `before` being what stands on its day without it.
+
+    Where it cannot be known which of the two was made first, a change that was taken back does not come: if it does
+    after all, GitHub says so on its day.
+    """
+    for other in told:
+        if other.effective_at > pending.effective_at or pending.surely_after(other):
+            continue
+        if other.action == "pending_change_cancelled":
+            return True
+        if other.action == "cancelled" and (other is before or other.surely_after(pending)):
+            return True
+    return False
