@@ -1,4 +1,4 @@
-"""How fast signups and phase events are accepted, beside a bare Flask view that commits one row."""
+"""How fast signups, phase events and webhooks are accepted, beside a bare Flask view that commits one row."""
 
 import json
 import subprocess
@@ -19,6 +19,7 @@ _numbers = count(0, 10_000_000)
 """Every load sends what nobody has sent before."""
 
 CONNECTIONS = 32
+_SECRET = "whsec_bench"
 _SENDERS = 8
 """Customers whose Actions send phase events."""
 
@@ -27,15 +28,15 @@ def send_signups(port: int, **options: float) -> dict[str, Any]:
     """Run `bench.load` with `options`; returns what it printed, and `first`, the number of its first signup.
 
     Raises:
-        RuntimeError: an answer was not 202.
+        RuntimeError: an answer was not a success.
     """
-    return _send(port, (), options)
+    return _send(port, [], options)
 
 
-def _send(port: int, api_keys: Sequence[str], options: Mapping[str, float]) -> dict[str, Any]:
+def _send(port: int, what: Sequence[str], options: Mapping[str, float]) -> dict[str, Any]:
     first = next(_numbers)
     arguments = [f"--{name}={value}" for name, value in {"port": port, "first": first, **options}.items()]
-    command = [sys.executable, "-m", "bench.load", *arguments, "--api-keys", *api_keys]
+    command = [sys.executable, "-m", "bench.load", *arguments, *what]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -60,7 +61,7 @@ def _gunicorn(env: Environment, app: str) -> Iterator[int]:
     """gunicorn with the Procfile's settings; the block gets its port."""
     port = free_port()
     command = ["-m", "gunicorn", "-c", "python:app.intake.server", app]
-    with env.process(*command, PORT=str(port), **WORKER_ENV) as server:
+    with env.process(*command, PORT=str(port), STRIPE_WEBHOOK_SECRETS=_SECRET, **WORKER_ENV) as server:
         server.wait_for_output("Booting worker", times=2)
         yield port
 
@@ -90,14 +91,15 @@ class _Measured:
 
 
 def measure(env: Environment) -> None:
-    """The rates of signups and of phase events, each to that of the bare view, and how long their senders wait."""
+    """The rates of signups, phase events and webhooks, each to that of the bare view, and how long their senders
+    wait."""
     seconds, warmup = env.size(6, 2), env.size(2, 1)
     rounds = env.size(4, 1)
     env.clear()
     load = {"connections": CONNECTIONS, "seconds": seconds, "warmup": warmup}
     keys = _customers(_SENDERS)
     bare: list[float] = []
-    signups, phases = _Measured("signup intake"), _Measured("phase intake")
+    signups, phases, events = _Measured("signup intake"), _Measured("phase intake"), _Measured("webhook intake")
     for number in range(1, rounds + 1):
         env.report.doing(f"intake: the bare view, round {number} of {rounds}")
         with _gunicorn(env, "bench.bare_web:app") as port:
@@ -107,8 +109,16 @@ def measure(env: Environment) -> None:
             signups.add(send_signups(port, **load))
         env.report.doing(f"intake: phase events, round {number} of {rounds}")
         with _gunicorn(env, "web:app") as port:
-            phases.add(_send(port, keys, load))
-    for accepted, table, job in ((signups, "signups", "create_customer"), (phases, "phase_results", "track_fix")):
+            phases.add(_send(port, ["--api-keys", *keys], load))
+        env.report.doing(f"intake: webhooks, round {number} of {rounds}")
+        with _gunicorn(env, "web:app") as port:
+            events.add(_send(port, ["--webhook-secret", _SECRET], load))
+    kept = (
+        (signups, "signups", "create_customer"),
+        (phases, "phase_results", "track_fix"),
+        (events, "job_keys WHERE starts_with(key, 'stripe:')", "stripe_event"),
+    )
+    for accepted, table, job in kept:
         stored = env.database.value(f"SELECT count(*) FROM {table}")
         jobs = env.database.value(f"SELECT count(*) FROM jobs WHERE name = '{job}'")
         assert stored == jobs >= sum(accepted.rates) * seconds, f"{stored} {table}, {jobs} jobs: fewer than accepted"
@@ -116,3 +126,4 @@ def measure(env: Environment) -> None:
     env.report.add(of_rounds("bare Flask view, one committed row", bare, "requests/s", how=how))
     signups.report(env, bare, how)
     phases.report(env, bare, f"{how}; distinct fixes of {_SENDERS} customers")
+    events.report(env, bare, f"{how}; signed events of 4 KB")

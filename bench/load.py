@@ -1,5 +1,5 @@
-"""Sends signups, or phase events, over keep-alive connections: a process of its own, cheap enough not to become
-the figure.
+"""Sends signups, phase events or webhooks over keep-alive connections: a process of its own, cheap enough not to
+become the figure.
 
     python -m bench.load --port 8000 --connections 32 --first 0 --seconds 5
 
@@ -7,6 +7,7 @@ Each connection sends its next request when its last one has been answered. Prin
 """
 
 import argparse
+import hmac
 import json
 import re
 import selectors
@@ -15,6 +16,8 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 
 _REQUEST = (
     b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
@@ -25,18 +28,20 @@ _FIX = (
     b'{"phase":"mitigation","data":{"fixed":true,"prUrl":"https://github.com/bench/fixes/pull/%d","fixCommit":"%040x",'
     b'"timestamp":"2026-01-02T03:04:05.678Z"},"repo":"bench/fixes","issueNumber":%d,"commitSha":"%040x"}'
 )
+_EVENT = (Path(__file__).parent / "event.json").read_bytes()
+"""As Stripe posts it, of a usual size; its id is yet to come."""
 _HEAD = re.compile(rb"HTTP/1\.1 (\d\d\d) .*?\r\ncontent-length: (\d+)\r\n(?:.*?\r\n)?\r\n", re.IGNORECASE | re.DOTALL)
 _PATIENCE_S = 30.0
 
 
 class BadAnswer(Exception):
-    """The server answered with something other than 202, or not at all."""
+    """The server answered with something other than success, or not at all."""
 
 
 @dataclass
 class Load:
     """Signups number `first`, `first` + 1, … until `requests` are sent or `seconds` are over; with `api_keys` deployed
-    fixes, under each of these keys in turn.
+    fixes, under each of these keys in turn; with `webhook_secret` events of Stripe's, signed by it.
 
     Answers to what was sent in the first `warmup` seconds are checked, but not counted.
     """
@@ -48,6 +53,7 @@ class Load:
     seconds: float = 600.0
     requests: int = 2**62
     api_keys: Sequence[str] = ()
+    webhook_secret: str = ""
     latencies: list[float] = field(default_factory=list)
     sent_at: list[float] = field(default_factory=list)
     """Unix time at which each request was sent; kept for runs of a given number of requests."""
@@ -93,6 +99,10 @@ class Load:
         return True
 
     def _request(self, number: int) -> bytes:
+        if self.webhook_secret:
+            body = _EVENT % number
+            signature = signature_header(body, self.webhook_secret).encode()
+            return _REQUEST % (b"/webhooks/stripe", b"Stripe-Signature: %b\r\n" % signature, len(body), body)
         if not self.api_keys:
             body = _SIGNUP % (number, number)
             return _REQUEST % (b"/api/v1/customers", b"", len(body), body)
@@ -108,13 +118,19 @@ class Load:
         head = _HEAD.match(connection.buffer)
         if head is None or len(connection.buffer) < head.end() + int(head[2]):
             return False
-        if head[1] != b"202":
+        if head[1] not in (b"200", b"202"):
             raise BadAnswer(connection.buffer.decode(errors="replace"))
         connection.buffer = b""
         now = time.perf_counter()
         if self._counts_from <= connection.sent and now <= self._until:
             self.latencies.append(now - connection.sent)
         return True
+
+
+def signature_header(body: bytes, secret: str) -> str:
+    """The value of `Stripe-Signature` for a body that is sent now."""
+    now = int(time.time())
+    return f"t={now},v1={hmac.new(secret.encode(), b'%d.%b' % (now, body), sha256).hexdigest()}"
 
 
 @dataclass
@@ -134,6 +150,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--requests", type=int, default=2**62)
     parser.add_argument("--api-keys", nargs="*", default=(), help="send phase events under these, not signups")
+    parser.add_argument("--webhook-secret", default="", help="send webhooks signed by this, not signups")
     load = Load(**vars(parser.parse_args()))
     try:
         load.run()

@@ -63,7 +63,9 @@ def _came_to(row: dict[str, Any]) -> str | None:
     if row["error"] is not None and row["state"] != State.SUCCEEDED:
         return str(row["error"]["message"])
     result = row["result"] or {}
-    return f"ignored: {result['ignored']}" if "ignored" in result else result.get("command")
+    if "ignored" in result:
+        return f"ignored: {result['ignored']}"
+    return result.get("command") or result.get("action")
 
 
 @webhooks_app.command("show")
