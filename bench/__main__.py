@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from bench import charges, drain, enqueueing, intake, memory, million, pickup, reconcile, recovery, system
+from bench import charges, drain, enqueueing, intake, memory, million, pickup, reconcile, recovery, system, webhooks
 from bench.environment import Environment
 from bench.report import RESULTS, Report
 
@@ -18,6 +18,7 @@ GROUPS = {
     "memory": memory.measure,
     "system": system.measure,
     "charges": charges.measure,
+    "webhooks": webhooks.measure,
     "reconcile": reconcile.measure,
 }
 
@@ -32,9 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=main.__doc__)
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="NAME", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--quick", action="store_true", help="small numbers: shows that it runs, measures nothing")
+    parser.add_argument("--sustained", type=int, default=60, metavar="SECONDS", help="of the steady load of webhooks")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything started is ended
-    with Report() as report, Environment(report, options.quick) as env:
+    with Report() as report, Environment(report, options.quick, options.sustained) as env:
         for name in options.only or GROUPS:
             GROUPS[name](env)
     if options.only is None and not options.quick:

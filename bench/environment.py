@@ -159,10 +159,12 @@ class Database:
 
 @dataclass(eq=False)
 class Environment:
-    """Made by `with Environment(report, quick=…)`: everything a figure needs, and all of it gone afterwards."""
+    """Made by `with Environment(report, quick=…, sustained_s=…)`: everything a figure needs, and all of it gone
+    afterwards. `sustained_s`: for how long a steady load is kept up."""
 
     report: Report
     quick: bool
+    sustained_s: int
     home: Path = field(init=False)
     database: Database = field(init=False)
     redis: "redis.Redis" = field(init=False)

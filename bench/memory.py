@@ -17,11 +17,11 @@ def measure(env: Environment) -> None:
         env.report.doing(f"memory: the first {first:,} jobs")
         fill(env.database, 0, first)
         wait_for_rows(env.database, first, workers)
-        before = _resident(env)
+        before = resident(env)
         env.report.doing(f"memory: {more:,} jobs more")
         fill(env.database, first, more)
         wait_for_rows(env.database, first + more, workers)
-        after = _resident(env)
+        after = resident(env)
     assert before.keys() == after.keys(), "a worker process has ended on the way"
     growth = [100 * (after[pid] / before[pid] - 1) for pid in before]
     how = f"{PROCESSES} worker processes; from {first:,} to {first + more:,} jobs; the one that grew most"
@@ -30,7 +30,7 @@ def measure(env: Environment) -> None:
     env.report.add(Figure("its growth over the others", max(growth), "%", growth, target=5, at_most=True, how=how))
 
 
-def _resident(env: Environment) -> dict[int, float]:
+def resident(env: Environment) -> dict[int, float]:
     """MiB by process, of every worker that has done a job."""
     pids = [int(owner.split(":")[-2]) for owner in env.database.column("SELECT DISTINCT worker FROM job_attempts")]
     found = {}
