@@ -67,7 +67,8 @@ def _take_turn() -> None:
 
 
 class StoredFailure(Exception):
-    """Stripe answers this idempotency key with a failure that it has stored, and will for 24 hours."""
+    """This idempotency key leads nowhere for 24 hours: Stripe answers it with a failure that it has stored, or has it
+    with other parameters, which happens to a restored database alone (failures.md 40)."""
 
 
 class Declined(Exception):
@@ -125,7 +126,8 @@ def asking() -> Iterator[None]:
         code = error.error.code if error.error else None
         summary = f"Stripe answered {error.http_status} {type(error).__name__} {code or ''} ({error.request_id})"
         status = error.http_status or 0
-        if status >= 500 and (error.headers or {}).get("Idempotent-Replayed") == "true":
+        replayed = status >= 500 and (error.headers or {}).get("Idempotent-Replayed") == "true"
+        if replayed or (status == 400 and isinstance(error, stripe.IdempotencyError)):
             raise StoredFailure(summary) from None
         # A bare APIError is an answer that is not Stripe's: a proxy's page, half a body.
         if status in (409, 429) or status >= 500 or type(error) is stripe.APIError:

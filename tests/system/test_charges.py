@@ -243,6 +243,23 @@ def findings() -> list[dict[str, Any]]:
     return found
 
 
+def test_a_restored_database_whose_keys_stripe_has_with_other_parameters_takes_new_ones(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_chargeCustomerFail")
+    money.deploy(ada, 1)
+    drain()
+    sql("UPDATE charges SET payment_intent = NULL, state = 'pending', confirms = 0")
+    sql("DELETE FROM external_calls")
+    money.give_card(ada, "pm_card_visa")
+    with transaction() as db:
+        enqueue(db, ChargeFix(customer_id=ada.id, charge_id=one("SELECT id FROM charges"), occasion="restored"))
+    for _ in range(4):
+        time_passes()
+        drain()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert len(stripe.objects("payment_intent")) == 1
+    assert money.taken(stripe, ada) == 1500
+
+
 def test_a_database_restored_from_before_the_charge_finds_the_charge_in_stripe(stripe: StripeSandbox) -> None:
     ada = money.customer("payg", "pm_card_visa")
     money.deploy(ada, 1)
