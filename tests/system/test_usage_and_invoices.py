@@ -54,7 +54,8 @@ def fixed(
     )
     made = one(
         "INSERT INTO fixes (customer_id, phase_result_id, ref, plan, period_start, outcome, amount_cents, accepted_at)"
-        " VALUES (%(customer)s, %(result)s::uuid, %(result)s::text, %(plan)s, %(at)s, %(outcome)s, %(cents)s, %(at)s) RETURNING id",
+        " VALUES (%(customer)s, %(result)s::uuid, %(result)s::text, %(plan)s, %(at)s, %(outcome)s, %(cents)s, %(at)s)"
+        " RETURNING id",
         customer=owner(key),
         result=result,
         plan=plan,
