@@ -1,7 +1,7 @@
 """The system as its own processes, everything that befalls them, and senders who are patient.
 
 FAULT_IN_FLIGHT says how many jobs senders leave unfinished before they wait (500), FAULT_STORM_S for how many
-seconds things go wrong at most (240), FAULT_SEED repeats a run's faults.
+seconds things go wrong at most (150), FAULT_SEED repeats a run's faults.
 """
 
 import http.client
@@ -38,7 +38,7 @@ from tests.conftest import ROOT, free_port, wait_until
 from tests.system.scene import Mail
 
 IN_FLIGHT = int(os.environ.get("FAULT_IN_FLIGHT", "500"))
-STORM_S = int(os.environ.get("FAULT_STORM_S", "240"))
+STORM_S = int(os.environ.get("FAULT_STORM_S", "150"))
 SEED = int(os.environ.get("FAULT_SEED", str(random.randrange(10**6))))
 
 _SENDERS = 8

@@ -36,7 +36,7 @@ def test_every_accepted_signup_is_provisioned_once_whatever_fails(
     assert scalar("SELECT count(*) FROM customers") == SIGNUPS
     assert scalar("SELECT count(DISTINCT stripe_customer_id) FROM customers") == SIGNUPS
     assert scalar("SELECT count(*) FROM api_keys") == SIGNUPS
-    assert scalar("SELECT count(*) FROM jobs WHERE state <> 'succeeded' AND name <> 'prune_ledger'") == 0
+    assert scalar("SELECT count(*) FROM jobs WHERE state <> 'succeeded' AND queue <> 'upkeep'") == 0
     assert len(scene.stripe.objects("customer")) == SIGNUPS
 
     keys = scene.keys()
