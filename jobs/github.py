@@ -47,9 +47,11 @@ def _marketplace_purchase(run: Run[GithubEvent]) -> None:
         )
     if buyer.customer_id is None:
         raise Busy("the customer is being made", give_up_after=_APPROVED_WITHIN_S)
-    with run.finish({"action": said.action, "customer_id": buyer.customer_id}) as db:
-        occasion = f"delivery:{run.claim.key.removeprefix('github:')}"  # a replay has one of its own
-        enqueue(db, ApplyMarketplacePlan(customer_id=buyer.customer_id, occasion=occasion))
+    occasion = f"delivery:{run.claim.key.removeprefix('github:')}"  # a replay has one of its own
+    follow = ApplyMarketplacePlan(customer_id=buyer.customer_id, occasion=occasion)
+    came_to: dict[str, Any] = {"action": said.action, "customer_id": buyer.customer_id, "command": follow.name}
+    with run.finish(came_to) as db:
+        came_to["job_id"] = str(enqueue(db, follow).job_id)
 
 
 _EVENTS: dict[str, Callable[[Run[GithubEvent]], None]] = {

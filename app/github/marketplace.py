@@ -6,10 +6,11 @@ A paid plan that was bought there is billed there: while it lasts nothing is cha
 from dataclasses import asdict
 from datetime import datetime
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.billing import plans, subscriptions
@@ -18,7 +19,7 @@ from app.customers import accounts, signups
 from app.customers.signups import NewSignup
 from app.github.deliveries import MarketplacePurchase, Plan, made_at
 from app.github.history import Standing, Told, standing_at
-from app.github.tables import marketplace_accounts, marketplace_purchases
+from app.github.tables import github_installations, marketplace_accounts, marketplace_purchases
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import Permanent
 from app.settings import get_settings
@@ -94,7 +95,7 @@ def keep(db: Connection, said: MarketplacePurchase, *, delivery: str, received_a
         action=said.action,
         effective_at=effective_at,
         plan="trial" if none else _plan(purchase.plan),
-        plan_before=_plan(before.plan) if before is not None and before.plan is not None else None,
+        plan_before=_ours(before.plan) if before is not None and before.plan is not None else None,
         made_at=made_at(delivery),
         received_at=received_at,
         months_from=purchase.next_billing_date or effective_at,
@@ -103,15 +104,38 @@ def keep(db: Connection, said: MarketplacePurchase, *, delivery: str, received_a
     db.execute(new.on_conflict_do_nothing())
 
 
-def _plan(bought: Plan) -> str:
+def _ours(bought: Plan) -> str | None:
     mapping = get_settings().marketplace_plans
-    ours = mapping.get(str(bought.id)) or mapping.get(bought.name.lower())
+    return mapping.get(str(bought.id)) or mapping.get(bought.name.lower())
+
+
+def _plan(bought: Plan) -> str:
+    ours = _ours(bought)
     if ours is None:
         raise Permanent(
             f"MARKETPLACE_PLANS does not say what GitHub's plan {bought.id} ({bought.name!r}) is: add"
             f" {bought.id}=trial, payg or teams, restart the workers and requeue this job"
         )
     return ours
+
+
+def accounts_of(db: Connection, customer_id: int) -> list[dict[str, Any]]:
+    """The customer's accounts on GitHub: what each pays for on the Marketplace, and whether the App is installed."""
+    now = db.execute(select(func.clock_timestamp())).scalar_one()
+    told = _told(db, customer_id)
+    installed = func.array_agg(aggregate_order_by(github_installations.c.state, github_installations.c.id))
+    states = select(installed).where(github_installations.c.github_id == marketplace_accounts.c.github_id)
+    rows = db.execute(
+        select(marketplace_accounts.c.github_id, marketplace_accounts.c.login, states.scalar_subquery().label("states"))
+        .where(marketplace_accounts.c.customer_id == customer_id)
+        .order_by(marketplace_accounts.c.github_id)
+    )
+    found = []
+    for row in rows:
+        standing = standing_at(told.get(row.github_id, []), now)
+        plan = "trial" if standing is None else standing.plan
+        found.append({"login": row.login, "plan": plan, "installations": row.states or []})
+    return found
 
 
 def apply(db: Connection, customer_id: int) -> str:

@@ -11,6 +11,7 @@ from app.billing.tables import charge_entries, fixes
 from app.billing.tables import charges as charges_table
 from app.customers import accounts
 from app.db import transaction
+from app.github import marketplace
 from app.ledger import ops
 from app.logs import redact_text
 from app.ops.job_commands import operator
@@ -63,6 +64,7 @@ def show(
             customer = accounts.get(db, customer_id)
             status = billing_status(db, customer_id)
             counted = _fixes(db, customer_id, limit)
+            on_github = marketplace.accounts_of(db, customer_id)
     except accounts.NoSuchCustomer as error:
         raise fail(str(error)) from None
     shown = {
@@ -73,10 +75,14 @@ def show(
         "created_at": customer.created_at.isoformat(),
     }
     if as_json:
-        print_json({**shown, "fixes": counted})
+        print_json({**shown, "github": on_github, "fixes": counted})
         return
     for name, value in shown.items():
         console.print(f"{name}: {'-' if value is None else value}", markup=False)
+    for account in on_github:
+        installed = ", ".join(account["installations"]) or "not installed"
+        line = f"on GitHub: {account['login']}, {account['plan']} by the Marketplace, the App is {installed}"
+        console.print(line, markup=False)
     console.print()
     columns = ("fix", "accepted_at", "repo", "issue", "plan", "outcome", "amount_cents", "charge", "paid_cents")
     print_rows([{**row, "accepted_at": row["accepted_at"].isoformat()} for row in counted], columns, "No fix yet.")

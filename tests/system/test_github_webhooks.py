@@ -489,7 +489,7 @@ def test_a_plan_can_be_named_by_its_name(web: FlaskClient) -> None:
     org = account()
     deliver(web, org.says("purchased", "FREE"))
     assert plan(the_customer(org)) == "trial"
-    deliver(web, org.says("changed", 686))
+    deliver(web, org.says("changed", 686, before=99))  # what it was before need not be known
     assert plan(the_customer(org)) == "teams"
 
 
@@ -515,6 +515,34 @@ def test_a_purchase_of_a_customer_who_was_rejected_is_dead(web: FlaskClient, con
     settle()
     assert came_to("d1")["state"] == "dead"
     assert "rejected" in came_to("d1")["error"]["message"]
+
+
+def test_support_sees_what_a_customer_has_on_github(web: FlaskClient) -> None:
+    org = account()
+    deliver(web, org.says("purchased", 686))
+    seen = {"id": 5, "account": {"id": org.id, "login": "x", "type": "User"}, "updated_at": 1762300800}
+    deliver(web, {"action": "created", "installation": seen}, event="installation")
+    shown = CliRunner().invoke(cli, ["customers", "show", str(org.email), "--json"])
+    login = f"org{org.id}"
+    assert json.loads(shown.output)["github"] == [{"login": login, "plan": "teams", "installations": ["active"]}]
+    assert f"{login}, teams by the Marketplace" in CliRunner().invoke(cli, ["customers", "show", str(org.email)]).output
+
+
+def test_ops_see_what_followed_from_a_delivery_and_have_it_done_again(web: FlaskClient) -> None:
+    org = account()
+    deliver(web, org.says("purchased", 686), delivery="d1")
+    jane = the_customer(org)
+    shown = json.loads(CliRunner().invoke(cli, ["webhooks", "show", "d1", "--json"]).output)
+    assert (shown["followed_by"]["name"], shown["followed_by"]["result"]) == (
+        "apply_marketplace_plan",
+        {"plan": "teams"},
+    )
+    assert str(org.email) not in json.dumps(shown)
+    before = count("plan_changes")
+    assert CliRunner().invoke(cli, ["webhooks", "replay", "d1"]).exit_code == 0
+    settle()
+    assert (plan(jane), count("plan_changes")) == ("teams", before)
+    assert one("SELECT count(*) FROM jobs WHERE name = 'apply_marketplace_plan' AND state = 'succeeded'") == 2
 
 
 # changes, each at its time
