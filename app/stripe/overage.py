@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.stripe.calls import Call
-from app.stripe.client import asking, client, metadata, send, since
+from app.stripe.client import asking, client, metadata, send
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ def create_item(call: Call) -> Item:
 def _find_item(call: Call) -> Item | None:
     wanted = call.parameters["metadata"]
     with asking():
-        page = client().v1.invoice_items.list(
-            {"customer": call.parameters["customer"], "created": {"gte": since(call)}, "limit": 100}
-        )
+        # By customer alone: of an item the time is called `date`, and not every server of this API filters by it.
+        page = client().v1.invoice_items.list({"customer": call.parameters["customer"], "limit": 100})
         for item in page.auto_paging_iter():
             if all(metadata(item).get(name) == wanted[name] for name in ("overage_of", "number")):
                 return get_item(item.id)

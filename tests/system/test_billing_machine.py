@@ -48,7 +48,7 @@ from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from tests.system import money
-from tests.system.scene import one, sql
+from tests.system.scene import drain, drain_to_the_end, one, sql
 
 TRIAL, BONUS, INCLUDED = 1, 1, 1
 """So few that the next fix is over them."""
@@ -475,6 +475,26 @@ def test_the_money_adds_up_whatever_happens(machine: Callable[[], MoneyMachine])
     # Not shrunk: the long run below finds the short way to what this one finds in seconds.
     phases = [Phase.explicit, Phase.reuse, Phase.generate]
     run(machine, max_examples=12, stateful_step_count=25, phases=phases)
+
+
+# What the machine has found, in as few steps as it takes.
+
+
+@pytest.mark.parametrize("waited_h", [0, 25])
+@pytest.mark.parametrize("fault", [{"kind": "lose"}, {"kind": "status", "status": 500, "when": "after"}])
+def test_overage_that_stripe_has_taken_and_not_confirmed_is_found_there(
+    stripe: StripeSandbox, configure: Callable[..., None], fault: dict[str, Any], waited_h: int
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="0")
+    ada = money.teams()
+    stripe.fault(operation="POST /v1/invoiceitems", **fault)
+    money.deploy(ada, 1)
+    drain()
+    stripe.advance(waited_h * 3600)
+    sql("UPDATE external_calls SET first_sent_at = first_sent_at - make_interval(hours => %(h)s)", h=waited_h)
+    drain_to_the_end()
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [800]
+    assert audit(with_stripe=True)["findings"] == []
 
 
 @pytest.mark.slow
