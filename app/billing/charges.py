@@ -114,11 +114,13 @@ def decline(
 
 
 def ask_customer(db: Connection, charge: Row[Any], occasion: str, *, number: int, url: str, intent_id: str) -> None:
-    """The bank wants to hear the customer: they get a link that completes the same intent."""
+    """The bank wants to hear the customer: they get a link that completes the same intent. What had been given up stays
+    so until it is paid: no retry would look at it again."""
     note(db, charge.id, "requires_action", stripe_id=intent_id)
     failed_at = charge.failed_at or _now(db)
     code = "authentication_required"
-    _set(db, charge.id, state="requires_action", decline_code=code, failed_at=failed_at, confirms=number)
+    state = charge.state if charge.state == "uncollectible" else "requires_action"
+    _set(db, charge.id, state=state, decline_code=code, failed_at=failed_at, confirms=number)
     tell(db, charge, "authentication_required", f"confirm:{number}", url=url)
     _plan_next(db, charge, occasion, failed_at)
 

@@ -497,6 +497,29 @@ def test_overage_that_stripe_has_taken_and_not_confirmed_is_found_there(
     assert audit(with_stripe=True)["findings"] == []
 
 
+def test_who_pays_by_a_link_what_was_given_up_is_past_due_no_longer(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_chargeCustomerFail")
+    money.deploy(ada, 1)
+    drain()
+    money.days_pass(ada, 30)
+    drain_to_the_end()
+    assert money.status(ada).subscription_status == "past_due"
+    card = "pm_card_authenticationRequired"
+    with transaction() as db:
+        enqueue(db, AttachPaymentMethod(customer_id=ada.id, payment_method=card, request="new"))
+    drain()
+    assert (money.charge_states(ada), money.status(ada).subscription_status) == (["uncollectible"], "past_due")
+    assert audit(with_stripe=True)["findings"] == []
+    [intent] = stripe.objects("payment_intent")
+    stripe.authenticate(intent["id"])
+    with transaction() as db:
+        enqueue(db, StripeEvent(event=stripe.objects("event")[0]))
+    drain()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert (money.status(ada).subscription_status, money.status(ada).can_use_service) == ("active", True)
+    assert audit(with_stripe=True)["findings"] == []
+
+
 @pytest.mark.slow
 def test_the_money_adds_up_whatever_happens_for_longer(machine: Callable[[], MoneyMachine]) -> None:
     run(machine, max_examples=400, stateful_step_count=30)
