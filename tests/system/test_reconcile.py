@@ -208,9 +208,7 @@ def backup() -> Iterator[Callable[[], Callable[[], None]]]:
             db.exec_driver_sql("SET LOCAL session_replication_role = replica")
             db.exec_driver_sql(f"TRUNCATE {', '.join(tables())} CASCADE")
             for table in tables():
-                db.exec_driver_sql(
-                    f"INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM backup.{table}"
-                )
+                db.exec_driver_sql(f"INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM backup.{table}")
 
     yield create
     sql("DROP SCHEMA IF EXISTS backup CASCADE")
