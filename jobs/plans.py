@@ -62,6 +62,20 @@ def start_teams(run: Run[StartTeams]) -> None:
     _keep(run, customer, seen)
 
 
+def _hear_of_end(run: Run[StartTeams], customer: Row[Any]) -> None:
+    """A subscription that we hold as open may have ended in Stripe: that is kept before another one begins, or the one
+    that was paid for would be given to nobody."""
+    with run.transaction() as db:
+        known = subscriptions.open_subscription(db, customer.id)
+    if known is None:
+        return
+    seen = gateway.retrieve(known.id)
+    if seen.ended_at is not None:
+        its_invoices = bills.of_customer(customer.stripe_customer_id)
+        with run.transaction() as db:
+            subscriptions.keep(db, customer.id, seen, its_invoices)
+
+
 def _subscribe(run: Run[StartTeams], customer: Row[Any]) -> Subscription:
     request = run.payload.request
     price = catalog.teams_price()

@@ -15,7 +15,7 @@ from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 
 from app.intake.problems import Problem
-from app.ledger.bell import get_redis
+from app.ledger.bell import make_redis, note_connection
 from app.settings import get_settings
 
 _AWAY_S = 1.0
@@ -31,6 +31,12 @@ class Budget(NamedTuple):
     limit: str
     scope: str
     who: str
+
+
+@cache
+def _shared() -> redis.Redis:
+    """What is counted must not be sent again because its answer was late."""
+    return make_redis(0.5, retries=0, redis_connect_func=note_connection)
 
 
 @cache
@@ -74,7 +80,7 @@ def _count(windows: dict[str, int], read: str | None) -> tuple[list[int], Any]:
     global _away_until
     if get_settings().redis_url is not None and time.monotonic() >= _away_until:
         try:
-            with get_redis().pipeline(transaction=False) as pipe:
+            with _shared().pipeline(transaction=False) as pipe:
                 for name, length_s in windows.items():
                     pipe.incr(name)
                     pipe.expire(name, length_s)

@@ -24,8 +24,8 @@ _MUTE_S = 1.0
 """After a failed ring, seconds in which this process does not try again."""
 
 
-def make_redis(timeout_s: float, **options: Any) -> redis.Redis:
-    """A client on REDIS_URL that gives up after `timeout_s` seconds, and tries a failed command once more.
+def make_redis(timeout_s: float, *, retries: int = 1, **options: Any) -> redis.Redis:
+    """A client on REDIS_URL that gives up after `timeout_s` seconds, and tries a failed command `retries` times more.
 
     Raises:
         SettingsError: REDIS_URL is not set.
@@ -33,7 +33,7 @@ def make_redis(timeout_s: float, **options: Any) -> redis.Redis:
     url = get_settings().redis_url
     if url is None:
         raise SettingsError(["REDIS_URL is not set and `tallyhook up` is not running here"])
-    retry = Retry(NoBackoff(), 1)
+    retry = Retry(NoBackoff(), retries)
     client: redis.Redis = redis.Redis.from_url(
         url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry, **options
     )
@@ -44,11 +44,13 @@ _connected_at = 0.0
 
 
 def connected_at() -> float:
-    """When `get_redis` last connected in this process (seconds since 1970): before, Redis may have been away."""
+    """When a client of `note_connection` last connected in this process (seconds since 1970): before, Redis may have been
+    away."""
     return _connected_at
 
 
-def _connect(connection: redis.Connection) -> None:
+def note_connection(connection: redis.Connection) -> None:
+    """For a client's `redis_connect_func`: what `connected_at` tells."""
     global _connected_at
     _connected_at = time.time()
     connection.on_connect()  # type: ignore[no-untyped-call]
@@ -57,7 +59,7 @@ def _connect(connection: redis.Connection) -> None:
 @cache
 def get_redis() -> redis.Redis:
     """The client for what may be skipped when Redis is away: rings, caches, limits. Gives up after 0.5 s."""
-    return make_redis(0.5, redis_connect_func=_connect)
+    return make_redis(0.5, redis_connect_func=note_connection)
 
 
 def bell_key(queue: str) -> str:

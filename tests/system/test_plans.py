@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from werkzeug.test import TestResponse
 
 from app.billing import plans
-from app.contracts.billing import SyncSubscription
+from app.contracts.billing import StartTeams, SyncSubscription
 from app.db import transaction
 from app.ledger.enqueue import enqueue
 from app.ops.cli import cli
@@ -444,3 +444,18 @@ def test_a_subscription_of_another_customer_is_not_taken_over(
     drain()
     assert one("SELECT state FROM jobs WHERE key LIKE '%%evt_1'") == "dead"
     assert (plan(eve), plan(jane)) == ("trial", "teams")
+
+
+def test_teams_begins_again_although_its_end_in_stripe_was_not_heard_of(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    """As after an EndTeams whose worker died between Stripe's answer and its commit."""
+    ada = on_teams(web)
+    [first] = stripe.objects("subscription")
+    client().v1.subscriptions.cancel(first["id"])
+    with transaction() as db:
+        enqueue(db, StartTeams(customer_id=ada.id, request="again"))
+    drain()
+    [running] = [one for one in stripe.objects("subscription") if one["status"] == "active"]
+    assert status(ada).plan == "teams"
+    assert [row.id for row in sql("SELECT id FROM subscriptions WHERE ended_at IS NULL")] == [running["id"]]
