@@ -58,6 +58,7 @@ def start_teams(run: Run[StartTeams]) -> None:
         plans.refuse_on_marketplace(db, customer.id)
     if customer.default_payment_method is None:
         raise Permanent("there is no payment method")
+    _hear_of_end(run, customer)
     seen = gateway.find_open(customer.stripe_customer_id, customer.id) or _subscribe(run, customer)
     _keep(run, customer, seen)
 

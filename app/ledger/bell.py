@@ -44,7 +44,7 @@ _connected_at = 0.0
 
 
 def connected_at() -> float:
-    """When a client of `note_connection` last connected in this process (seconds since 1970): before, Redis may have been
+    """When a client of `note_connection` last connected here (seconds since 1970): before, Redis may have been
     away."""
     return _connected_at
 
