@@ -5,6 +5,7 @@ The rules do what customers, senders, operators, Stripe and crashing workers do.
 are gone and the work that is left is done; then what Stripe has taken, what our books say and what was sent agree.
 """
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -474,7 +475,7 @@ def run(machine: Callable[[], MoneyMachine], **how: Any) -> None:
 def test_the_money_adds_up_whatever_happens(machine: Callable[[], MoneyMachine]) -> None:
     # Not shrunk: the long run below finds the short way to what this one finds in seconds.
     phases = [Phase.explicit, Phase.reuse, Phase.generate]
-    run(machine, max_examples=12, stateful_step_count=25, phases=phases)
+    run(machine, max_examples=12, stateful_step_count=25, phases=phases, derandomize=True)
 
 
 # What the machine has found, in as few steps as it takes.
@@ -522,4 +523,4 @@ def test_who_pays_by_a_link_what_was_given_up_is_past_due_no_longer(stripe: Stri
 
 @pytest.mark.slow
 def test_the_money_adds_up_whatever_happens_for_longer(machine: Callable[[], MoneyMachine]) -> None:
-    run(machine, max_examples=400, stateful_step_count=30)
+    run(machine, max_examples=int(os.environ.get("BILLING_EXAMPLES", "400")), stateful_step_count=30)
