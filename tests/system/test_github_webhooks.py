@@ -42,7 +42,7 @@ __all__ = ["price"]
 
 PATH = "/webhooks/github"
 SECRET = "githubtests"
-SAMPLES = Path("/work/shared/github")
+SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "github"
 JSON = "application/json"
 PLANS = "435=payg,686=teams,Free=trial,7=teams"
 
