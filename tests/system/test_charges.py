@@ -58,6 +58,17 @@ def test_recovers_from_stripe_api_failures(stripe: StripeSandbox, operation: str
     assert len(stripe.objects("payment_intent")) == 1
 
 
+def test_every_attempt_at_a_confirmation_has_its_key(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    stripe.fault("status", operation=CONFIRM, count=3, status=503)
+    money.deploy(ada, 1)
+    drain_to_the_end()
+    keys = [entry["key"] for entry in stripe.requests(CONFIRM)]
+    assert len(keys) == 4
+    assert len(set(keys)) == 1
+    assert keys[0].endswith(":confirm:1")
+
+
 def test_an_answer_lost_for_longer_than_the_key_lives_makes_no_second_charge(stripe: StripeSandbox) -> None:
     ada = money.customer("payg", "pm_card_visa")
     for operation in (CREATE, CONFIRM):

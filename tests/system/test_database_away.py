@@ -241,3 +241,20 @@ def test_two_migrations_at_once_migrate_once(empty_database: str) -> None:
     said = sorted(process.communicate()[0] for process in running)
     assert [process.returncode for process in running] == [0, 0, 0]
     assert [("already" in line) for line in said] == [True, True, False]
+
+
+def test_nothing_is_answered_before_the_commit(web: FlaskClient) -> None:
+    """Law 1: a commit that fails at its very end is a 503, not a 202."""
+    sql(
+        "CREATE FUNCTION test_full() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END $$"
+    )
+    sql(
+        "CREATE CONSTRAINT TRIGGER test_full AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION test_full()"
+    )
+    try:
+        assert sign_up(web).status_code == 503
+        assert (count("signups"), count("jobs")) == (0, 0)
+    finally:
+        sql("DROP FUNCTION test_full CASCADE")
