@@ -50,8 +50,7 @@ def track_fix(run: Run[TrackFix]) -> None:
         if verdict.outcome == "charge":
             charges.open_charge(db, fix_id, fix.customer_id, verdict.amount_cents)
         elif verdict.outcome == "overage":
-            occasion = f"fix:{fix_id}"
-            enqueue(db, SyncOverage(customer_id=fix.customer_id, period_start=period.start, occasion=occasion))
+            overage.tell_soon(db, fix.customer_id, period.start, fix_id)
         tell = _marketplace_notice if on_marketplace else _notice
         notice = tell(fix, fix_id, plan, period, verdict)
         if notice is not None:

@@ -1,16 +1,23 @@
 """What a Teams period's overage is, and what Stripe has been told of it (stripe.md, "Teams")."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
 
 from app.billing.charges import CURRENCY
 from app.billing.tables import fixes, overage_entries
+from app.contracts.billing import SyncOverage
+from app.ledger.enqueue import enqueue
 from app.ledger.errors import Permanent
+from app.ledger.states import FINISHED
+from app.ledger.tables import jobs
 from app.stripe import calls
 from app.stripe.overage import Item, change_parameters, item_parameters
+
+_AGAIN_AFTER = timedelta(seconds=15)
+"""How long after Stripe was told of a period's overage it is told again: fixes that trickle in share one telling."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,25 @@ def read(db: Connection, customer_id: int, period_start: datetime) -> Overage:
     )
     told = {row.invoice_item: Told(row.invoice_item, row.fixes, row.amount_cents) for row in entries}
     return Overage(counted, int(cents), list(told.values()))
+
+
+def tell_soon(db: Connection, customer_id: int, period_start: datetime, fix_id: int) -> None:
+    """Enqueue a job that tells Stripe of the fix, which has just been counted: at once if Stripe was told nothing of
+    this period lately, else together with what comes meanwhile. The key is what Stripe has been told so far, so that
+    all fixes up to the next telling share its job; the customer's serialization keeps that job from running while a
+    fix is counted."""
+    entries, due, wait = db.execute(
+        select(
+            func.count(),
+            func.max(overage_entries.c.at) + _AGAIN_AFTER,
+            func.max(overage_entries.c.at) + _AGAIN_AFTER > func.clock_timestamp(),
+        ).where(overage_entries.c.customer_id == customer_id, overage_entries.c.period_start == period_start)
+    ).one()
+    telling = SyncOverage(customer_id=customer_id, period_start=period_start, occasion=f"after:{entries}")
+    told = enqueue(db, telling, run_at=due if wait else None)
+    if told.duplicate and db.execute(select(jobs.c.state).where(jobs.c.id == told.job_id)).scalar() in (*FINISHED, None):
+        # It was cancelled, is dead, or had nothing to tell: this fix is not told by it.
+        enqueue(db, telling.model_copy(update={"occasion": f"fix:{fix_id}"}))
 
 
 def _name(customer_id: int, period_start: datetime) -> str:

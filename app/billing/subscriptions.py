@@ -208,15 +208,15 @@ def _end(db: Connection, customer_id: int, seen: Subscription, plan_after: str) 
 
 
 def overage_is_told(db: Connection, customer_id: int, subscription_id: str, *, before: datetime, occasion: str) -> bool:
-    """Whether all overage of fixes accepted before that moment is in Stripe. Where it is not and nothing is under way,
-    a job that tells it is enqueued: commit, and ask again."""
-    under_way = select(jobs.c.id).where(
+    """Whether all overage of fixes accepted before that moment is in Stripe. Where it is not, a job that tells it at
+    once is enqueued: commit, and ask again."""
+    uncounted = select(jobs.c.id).where(
         jobs.c.customer_id == customer_id,
-        jobs.c.name.in_([TrackFix.name, SyncOverage.name]),
+        jobs.c.name == TrackFix.name,
         jobs.c.state.not_in(FINISHED),
         jobs.c.created_at < before,
     )
-    if db.execute(under_way).first() is not None:
+    if db.execute(uncounted).first() is not None:
         return False
     starts = select(billing_periods.c.starts_at).where(billing_periods.c.subscription_id == subscription_id)
     untold = [start for start in db.execute(starts).scalars() if any(overage.read(db, customer_id, start).untold)]

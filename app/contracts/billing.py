@@ -63,7 +63,7 @@ class SyncOverage(OfCustomer, queue="billing", gate=BILLING):
 
     period_start: datetime
     occasion: str
-    """`fix:7` or whatever else changed it."""
+    """`after:3`: three times it was told before; `fix:7`, or whatever else wants it told."""
 
     @property
     def dedup_key(self) -> str:

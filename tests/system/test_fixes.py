@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from app.billing import plans
 from app.db import transaction
+from app.ledger import ops
 from app.sandbox.stripe import StripeSandbox
 from app.stripe.client import client
 from tests.system import money
-from tests.system.scene import Mailbox, drain, drain_to_the_end, one, sql
+from tests.system.scene import Mailbox, drain, drain_to_the_end, one, spoil, sql
 
 ITEMS = "* /v1/invoiceitems*"
 
@@ -116,6 +117,41 @@ def test_a_burst_of_overage_fixes_costs_few_requests(stripe: StripeSandbox) -> N
     assert len(stripe.requests(ITEMS)) < 20
 
 
+def test_overage_fixes_that_trickle_in_share_one_telling(stripe: StripeSandbox) -> None:
+    ada = money.teams()
+    for issue in range(61):
+        money.deploy(ada, issue + 1)
+    drain()
+    stripe.clear_requests()
+    for issue in (62, 63, 64):
+        money.deploy(ada, issue)
+        drain()
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [800]
+    assert money.status(ada).overage == 4
+    drain_to_the_end()
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [4 * 800]
+    assert len(stripe.requests(ITEMS)) == 2  # a look and a setting
+
+
+@pytest.mark.parametrize("end", ["dead", "cancelled"])
+def test_a_telling_that_has_ended_without_effect_is_not_waited_for(stripe: StripeSandbox, end: str) -> None:
+    ada = money.teams()
+    for issue in range(61):
+        money.deploy(ada, issue + 1)
+    drain()
+    money.deploy(ada, 62)
+    drain()
+    if end == "cancelled":
+        with transaction() as db:
+            ops.cancel(db, one("SELECT id FROM jobs WHERE name = 'sync_overage' AND state = 'queued'"), actor="ops")
+    else:
+        spoil("name = 'sync_overage' AND state = 'queued'")
+        drain_to_the_end()
+    money.deploy(ada, 63)
+    drain_to_the_end()
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [3 * 800]
+
+
 def test_overage_after_the_periods_invoice_is_finalized_goes_on_the_next_one(stripe: StripeSandbox) -> None:
     ada = money.teams()
     for issue in range(62):
@@ -124,7 +160,7 @@ def test_overage_after_the_periods_invoice_is_finalized_goes_on_the_next_one(str
     invoice = client().v1.invoices.create({"customer": ada.stripe_id, "pending_invoice_items_behavior": "include"})
     client().v1.invoices.finalize_invoice(invoice.id)
     money.deploy(ada, 63)
-    drain()
+    drain_to_the_end()
     items = stripe.objects("invoiceitem")
     assert sorted(item["amount"] for item in items) == [800, 1600]
     assert [item["invoice"] for item in items].count(None) == 1
@@ -152,7 +188,7 @@ def test_an_item_that_somebody_changed_in_stripe_is_not_set_over(stripe: StripeS
     [item] = stripe.objects("invoiceitem")
     client().v1.invoice_items.update(item["id"], {"amount": 5})
     money.deploy(ada, 62)
-    drain()
+    drain_to_the_end()
     last = "SELECT state FROM jobs WHERE name = 'sync_overage' ORDER BY created_at DESC LIMIT 1"
     assert one(last) == "dead"
     assert [item["amount"] for item in stripe.objects("invoiceitem")] == [5]
