@@ -76,7 +76,8 @@ def tell_soon(db: Connection, customer_id: int, period_start: datetime, fix_id: 
     ).one()
     telling = SyncOverage(customer_id=customer_id, period_start=period_start, occasion=f"after:{entries}")
     told = enqueue(db, telling, run_at=due if wait else None)
-    if told.duplicate and db.execute(select(jobs.c.state).where(jobs.c.id == told.job_id)).scalar() in (*FINISHED, None):
+    state = select(jobs.c.state).where(jobs.c.id == told.job_id)
+    if told.duplicate and db.execute(state).scalar() in (*FINISHED, None):
         # It was cancelled, is dead, or had nothing to tell: this fix is not told by it.
         enqueue(db, telling.model_copy(update={"occasion": f"fix:{fix_id}"}))
 
