@@ -125,8 +125,11 @@ def clean_slate() -> None:
         database = db.exec_driver_sql("SELECT current_database()").scalar_one()
         assert database in os.environ["DATABASE_URL"], f"{database} is not the scratch database of this run"
         tables = db.exec_driver_sql(
-            "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
+            "SELECT quote_ident(tablename) FROM pg_tables"
             " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
-        ).scalar_one()
-        db.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+        ).scalars()
+        # Looking is cheap, emptying is not: most tests leave most tables empty.
+        have_rows = " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (TABLE {table})" for table in tables)
+        if used := db.exec_driver_sql(have_rows).scalars().all():
+            db.exec_driver_sql(f"TRUNCATE {', '.join(used)} RESTART IDENTITY CASCADE")
     get_redis().flushdb()

@@ -1,4 +1,8 @@
-"""The command `tallyhook`. Exit status: 0 done, 1 a check found something, 2 wrong usage."""
+"""The command `tallyhook`. Exit status: 0 done, 1 a check found something, 2 wrong usage.
+
+What only one command needs and is slow to load (Alembic, the embedded parts) is imported where it is used: an
+operator who lists jobs does not wait for it.
+"""
 
 import signal
 import sys
@@ -20,17 +24,14 @@ from app.ledger.bell import get_redis
 from app.ledger.errors import JobError
 from app.ledger.gates import closed_gates
 from app.ledger.relay import Relay
-from app.logs import configure_logs
-from app.migrations import NewerDatabase, current, migrate, newest
+from app.logs import configure_logs, redact_text
 from app.ops.audit import audit as run_audit
 from app.ops.customer_commands import customers_app
-from app.ops.demo import demo
 from app.ops.job_commands import jobs_app, operator, queues_app
 from app.ops.output import JsonOption, console, errors, fail, print_json, print_rows
 from app.ops.reconcile_command import reconcile
 from app.ops.signup_commands import signups_app
 from app.ops.stripe_commands import stripe_app
-from app.ops.system import System
 from app.ops.webhook_commands import webhooks_app
 from app.settings import Settings, SettingsError, get_settings, unknown_settings
 
@@ -48,7 +49,6 @@ cli.add_typer(customers_app, name="customers")
 cli.add_typer(db_app, name="db")
 cli.add_typer(stripe_app, name="stripe")
 cli.add_typer(webhooks_app, name="webhooks")
-cli.command()(demo)
 cli.command()(reconcile)
 
 
@@ -68,6 +68,8 @@ def up(
 
     Migrates first, prints `ready` once it serves, and stops all of it cleanly on Ctrl-C.
     """
+    from app.ops.system import System
+
     configure_logs()
     finished = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -90,6 +92,17 @@ def up(
 
 
 @cli.command()
+def demo() -> None:
+    """Show the whole journey on embedded parts, from the signup to the second invoice, with workers killed on the way.
+
+    Everything lives in a folder of its own and is gone afterwards.
+    """
+    from app.ops.demo import show
+
+    show()
+
+
+@cli.command()
 def relay() -> None:
     """Run the relay alone: one leads, any number may stand by. `up` and the Procfile run it."""
     configure_logs()
@@ -104,6 +117,8 @@ def relay() -> None:
 @db_app.command("migrate")
 def db_migrate() -> None:
     """Bring the database to the newest schema. Refuses a database that a newer release has migrated."""
+    from app.migrations import NewerDatabase, migrate
+
     try:
         before, after = migrate(get_engine())
     except NewerDatabase as error:
@@ -161,13 +176,13 @@ def check(as_json: JsonOption = False) -> None:
 
 
 def _shown(settings: Settings, name: str) -> str | None:
-    from app.logs import redact_text
-
     value = getattr(settings, name)
     return redact_text(value) if isinstance(value, str) else (None if value is None else str(value))
 
 
 def _connection_problems(settings: Settings) -> list[str]:
+    from app.migrations import current, newest
+
     problems = []
     if settings.database_url:
         try:

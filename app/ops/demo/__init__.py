@@ -20,11 +20,8 @@ from app.sandbox.stripe import SandboxRefused
 from app.settings import Settings, get_settings
 
 
-def demo() -> None:
-    """Show the whole journey on embedded parts, from the signup to the second invoice, with workers killed on the way.
-
-    Everything lives in a folder of its own and is gone afterwards.
-    """
+def show() -> None:
+    """The whole journey, in a folder of its own that is gone afterwards; ends the process with 1 where it failed."""
     # From that folder, because an `.env` in this one may name a database and a Redis that are not to be played with.
     with tempfile.TemporaryDirectory(prefix="tallyhook-demo-") as folder, chdir(folder):
         home = Path(folder)
