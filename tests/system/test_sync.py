@@ -428,10 +428,12 @@ def test_a_card_that_goes_while_it_is_made_the_default_is_looked_at_again(
 ) -> None:
     ada = money.customer()
     visa, master = attach(ada, "pm_card_visa"), attach(ada, "pm_card_mastercard")
-    stripe.fault("delay", ms=1000, operation="POST /v1/customers/{customer}")
+    change = "POST /v1/customers/{customer}"
+    stripe.fault("delay", ms=1000, operation=change)
+    stripe.clear_requests()
 
     def detach() -> None:
-        wait_until(lambda: stripe.requests("GET /v1/payment_methods"), what="a look at the cards")
+        wait_until(lambda: stripe.requests(change), what="the change of the default")
         client().v1.payment_methods.detach(master)
 
     at_once(lambda: sync(ada), detach)
