@@ -18,7 +18,7 @@ demo: $(DONE)  ## the whole journey on this machine, with a worker killed on the
 	@$(BIN)/tallyhook demo
 
 test: $(DONE)  ## the suite; embedded PostgreSQL and Redis unless DATABASE_URL and REDIS_URL are set
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 4 --dist worksteal  # of two cores: many tests wait for leases, sockets and processes
 
 test-slow: $(DONE)  ## the fault runs under load
 	@$(BIN)/python -m pytest -m slow
