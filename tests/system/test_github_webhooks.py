@@ -378,7 +378,8 @@ def test_an_installation_is_what_github_said_last_in_any_order(web: FlaskClient,
 # marketplace installation
 
 
-def test_a_purchase_makes_a_customer_with_their_plan(web: FlaskClient, mailbox: Mailbox, stripe: StripeSandbox) -> None:
+def test_marketplace_installation(web: FlaskClient, mailbox: Mailbox, stripe: StripeSandbox) -> None:
+    """A purchase makes a customer with their plan, who is not charged by Stripe for it."""
     [purchased, *_] = samples("marketplace_purchase")
     assert deliver(web, purchased)["state"] == "succeeded"
     [found] = sql("SELECT email, name, plan, source, stripe_customer_id, subscription_status FROM customers")

@@ -53,12 +53,6 @@ def jane(web: FlaskClient, mailbox: Mailbox) -> Client:
     return Client(web, mailbox.mail().key)
 
 
-def test_provisioning_creates_billing_customer(jane: Client, stripe: StripeSandbox) -> None:
-    [there] = stripe.objects("customer")
-    assert jane.status["stripe_customer_id"] == there["id"]
-    assert jane.status["can_use_service"]
-
-
 def test_payment_method_addition(jane: Client, stripe: StripeSandbox) -> None:
     for issue in range(1, 6):
         jane.deploy(issue)

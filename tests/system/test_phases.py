@@ -61,7 +61,8 @@ def jobs() -> list[Any]:
 
 
 @pytest.mark.parametrize("path", [STORE, "/api/v1/phases/store"])
-def test_the_request_of_the_action_is_kept_as_one_fix_to_track(site: Site, jane: ApiKey, path: str) -> None:
+def test_usage_events_accepted(site: Site, jane: ApiKey, path: str) -> None:
+    """Byte for byte as the Action sends it: kept as one fix to track."""
     headers = {"content-type": "application/json", "x-api-key": jane.secret}
     answer = site.ask("POST", path, body=MITIGATED, headers=headers)
     assert answer.status == 202
