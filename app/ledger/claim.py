@@ -40,6 +40,12 @@ class Claim:
     busy_s: float
     wait_s: float
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing may run beside it: it has crashed, and not for the first time. The first time it was more
+        likely the company of another, or a worker that was killed, and it is to run again at once (law 5)."""
+        return self.crashed and self.tries > 2
+
 
 # candidate: the oldest due jobs that nobody else is claiming at this moment. Their number stands in the text:
 #   of a parameter the planner assumes a tenth of the table, and reads all of it to find twenty.

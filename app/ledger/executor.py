@@ -32,6 +32,10 @@ _BATCH_S = 0.2
 _TURN_S = 1.0
 """Seconds that a thread stays with one queue before it lets the other queues have a turn."""
 _BEAT_S = LEASE_S / 3
+_ALONE_WAIT_S = 1.0
+"""Seconds that a job which must run alone waits for those that run; no other begins meanwhile."""
+_ALONE_AGAIN_S = 4.0
+"""Seconds until it waits again."""
 
 
 @dataclass
@@ -139,21 +143,22 @@ class Executor:
                         return
                     if len(claims) == limit:
                         ring(queue, claims[0].name)  # there may be more: enlist another thread
-                    if not claims[0].crashed:
+                    if not claims[0].alone:
                         self._run_batch(db, claims)
-                if claims[0].crashed:
+                if claims[0].alone:
                     self._run_alone(db, claims)
                 if time.monotonic() > until:
                     ring(queue, claims[0].name)
                     return
 
     def _run_alone(self, db: Connection, claims: list[Claim]) -> None:
-        """Run a job that was claimed alone because it crashed before, with nothing beside it in this process."""
-        with self._turns.alone(LEASE_S / 2) as free:
+        """Run a job that crashed again and again, with nothing beside it in this process. While a long job runs here
+        it waits, in turns: nothing else could begin meanwhile."""
+        with self._turns.alone(_ALONE_WAIT_S) as free:
             if free:
                 self._run_batch(db, claims)
             else:
-                self._hand_back(claims, "handed back: it must run alone, and others run", delay_s=1)
+                self._hand_back(claims, "handed back: it must run alone, and others run", delay_s=_ALONE_AGAIN_S)
 
     def _run_batch(self, db: Connection, claims: list[Claim]) -> None:
         now = time.monotonic()

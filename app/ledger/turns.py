@@ -1,6 +1,6 @@
 """Turns of a process's threads: many share one, or one has it alone.
 
-A job that crashed its worker before runs alone in its process, so that one which does it again takes no
+A job that crashed its worker twice runs alone in its process, so that one which does it again takes no
 other job with it (failures.md 15).
 """
 

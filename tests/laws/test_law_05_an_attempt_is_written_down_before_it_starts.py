@@ -77,6 +77,21 @@ def test_a_job_is_claimed_by_one_of_many_who_ask_at_once() -> None:
     assert {claimed.attempt for claimed in taken} == {1}
 
 
+def test_a_killed_worker_s_job_runs_beside_the_long_job_of_the_worker_that_is_left() -> None:
+    [lost] = submit(Act(n=2))
+    _claim()
+    [long] = submit(Act(n=1, acts=("wait",)))
+    executor = Executor([])
+    with in_threads(1, lambda: executor.drain("test")):
+        wait_until(lambda: begun(1) == 1, what="the long job")
+        leases_expire("AND id = %(lost)s", lost=lost)
+        sweep()
+        time_passes()
+        executor.drain("test")
+        assert (state(lost), state(long)) == ("succeeded", "running")
+        give_signal()
+
+
 def test_a_worker_that_lost_its_lease_inside_its_last_transaction_commits_nothing_of_it() -> None:
     [job_id] = submit(Act(n=1, acts=("wait_in_finish", "succeed")))
     with in_threads(1, drain):
