@@ -28,7 +28,7 @@ check: $(DONE)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(DONE)  ## measures, prints a table, writes bench/results.json
+bench: $(DONE)  ## measures, prints a table, keeps it in bench/results.json
 	@$(BIN)/python -m bench
 
 up: $(DONE)  ## web, workers and relay, until Ctrl-C

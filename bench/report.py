@@ -56,7 +56,7 @@ class Figure:
         return f"{'≤' if self.at_most else '≥'} {_number(self.target)} {self.unit}"
 
     def as_json(self) -> dict[str, Any]:
-        """The shape of an entry of `figures` in results.json."""
+        """The shape of an entry of a group's `figures` in results.json."""
         return {
             "name": self.name,
             "value": round(self.value, 3),
@@ -90,6 +90,7 @@ class Report:
 
     def __init__(self) -> None:
         self.figures: list[Figure] = []
+        self._written = 0
         self._console = Console(width=None if sys.stdout.isatty() else 120)
         self._began = time.monotonic()
         self._spinner = Spinner("dots", "starting")
@@ -131,15 +132,16 @@ class Report:
             table.add_row(figure.name, f"{_number(figure.value)} {figure.unit}", spread, figure.goal, mark)
         return table
 
-    def write(self, machine: dict[str, Any]) -> None:
-        """Write results.json."""
-        content = {
+    def write(self, group: str, machine: dict[str, Any]) -> None:
+        """Put what was measured since the last time into results.json, as that group; the other groups stay."""
+        content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        content[group] = {
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "took_s": round(time.monotonic() - self._began),
             "commit": _commit(),
             "machine": machine,
-            "figures": [figure.as_json() for figure in self.figures],
+            "figures": [figure.as_json() for figure in self.figures[self._written :]],
         }
+        self._written = len(self.figures)
         RESULTS.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
