@@ -312,10 +312,11 @@ class MoneyMachine(RuleBasedStateMachine):
         )
 
     def _patience(self) -> None:
-        """What was told to wait, or has failed, is due again; what was planned for later is not."""
+        """What was told to wait, has failed, or tells overage a few seconds after the last time, is due again; what
+        was planned for a later day is not."""
         sql(
-            "UPDATE jobs SET run_at = clock_timestamp()"
-            " WHERE state = 'retrying' OR (state = 'queued' AND (busy_since IS NOT NULL OR error_kind IS NOT NULL))"
+            "UPDATE jobs SET run_at = clock_timestamp() WHERE state = 'retrying' OR (state = 'queued'"
+            " AND (busy_since IS NOT NULL OR error_kind IS NOT NULL OR name = 'sync_overage'))"
         )
 
     @rule(steps=LIVES)
@@ -337,7 +338,8 @@ class MoneyMachine(RuleBasedStateMachine):
         waiting = (
             "SELECT name, state, error_message FROM jobs WHERE queue IN ('webhooks', 'billing')"
             " AND (state IN ('running', 'retrying')"
-            " OR (state = 'queued' AND (run_at <= clock_timestamp() OR busy_since IS NOT NULL)))"
+            " OR (state = 'queued'"
+            " AND (run_at <= clock_timestamp() OR busy_since IS NOT NULL OR name = 'sync_overage')))"
         )
         for _ in range(rounds):
             self._sweep()
