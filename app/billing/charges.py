@@ -16,7 +16,8 @@ from app.logs import log
 CURRENCY = "usd"
 
 RETRY_DAYS = (1, 3, 5, 7)
-"""Days after the first failure on which a charge is tried again; after the last it is uncollectible."""
+"""Days after the first failure on which a charge is tried again; after the last it is uncollectible. Where one comes
+late (billing was held, Stripe was away), those after it keep their distance to it."""
 
 HARD = {
     "account_closed",
@@ -147,14 +148,16 @@ def _now(db: Connection) -> datetime:
 
 
 def _plan_next(db: Connection, charge: Row[Any], occasion: str, failed_at: datetime) -> datetime | None:
-    """Enqueue the retry after the one of `occasion`; None where it was the last, or not one of the series."""
+    """Enqueue the retry after the one of `occasion`; returns when it is due: None where it was the last, or not one of
+    the series. A card is never tried twice in less than the schedule has between the two."""
     kind, _, number = occasion.partition(":")
     if kind not in ("fix", "retry"):
         return None
     following = int(number or 0) + 1
     if following > len(RETRY_DAYS):
         return None
-    at = failed_at + timedelta(days=RETRY_DAYS[following - 1])
+    before, after = (0, *RETRY_DAYS)[following - 1 : following + 1]
+    at = max(failed_at + timedelta(days=after), _now(db) + timedelta(days=after - before))
     again = ChargeFix(customer_id=charge.customer_id, charge_id=charge.id, occasion=f"retry:{following}")
     enqueue(db, again, run_at=at)
     return at

@@ -2,6 +2,7 @@
 "recovers from stripe API failures"; failures.md 1 to 6 and 22 to 26, 38)."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -103,6 +104,27 @@ def test_retries_payment_failures_after_1_3_5_and_7_days(stripe: StripeSandbox, 
     assert not money.status(ada).can_use_service
     assert money.taken(stripe, ada) == 0
     assert one("SELECT count(*) FROM jobs WHERE state IN ('queued', 'retrying')") == 0
+
+
+def test_retries_that_were_held_for_days_come_one_by_one_when_they_are_released(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_chargeCustomerFail")
+    money.deploy(ada, 1)
+    drain()
+    money.days_pass(ada, 8)
+    with get_engine().connect() as db:
+        Relay(["billing"]).sweep(db)
+        assert one("SELECT state FROM jobs WHERE name = 'charge_fix' AND state <> 'succeeded'") == "held"
+        Relay([]).sweep(db)
+    drain()
+    assert len(stripe.requests(CONFIRM)) == 2
+    waits = "SELECT run_at - clock_timestamp() FROM jobs WHERE state = 'queued'"
+    for number, gap in ((3, 2), (4, 2), (5, 2)):
+        assert timedelta(days=gap, minutes=-5) < one(waits) <= timedelta(days=gap)
+        assert money.charge_states(ada) == ["declined"]
+        money.days_pass(ada, gap)
+        drain()
+        assert len(stripe.requests(CONFIRM)) == number
+    assert money.charge_states(ada) == ["uncollectible"]
 
 
 def test_a_new_card_pays_what_had_failed_at_once_and_the_retries_find_it_paid(
