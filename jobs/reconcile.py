@@ -1,11 +1,15 @@
-"""What Stripe has and never told us is looked for by the clock."""
+"""What Stripe has and never told us is looked for by the clock; and what a restored database has forgotten that it
+did is written down again."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from app.billing.reconcile import Sweep
 from app.contracts.upkeep import Reconcile
+from app.contracts.webhooks import RememberIntent
 from app.ledger.run import Run, handles
 from app.logs import log
+from app.stripe import calls, payments
 
 
 @handles(Reconcile)
@@ -17,3 +21,19 @@ def reconcile(run: Run[Reconcile]) -> None:
     came_to: dict[str, Any] = {"checked": dict(sweep.checked), "drift": len(sweep.drift), "left": sweep.left}
     with run.finish(came_to):
         pass
+
+
+@handles(RememberIntent)
+def remember_intent(run: Run[RememberIntent]) -> None:
+    """The fix's charge will take this for its own call, sent when the intent was made: long ago, so it looks first."""
+    intent = payments.get_intent(run.payload.payment_intent)
+    fix = intent["metadata"]["fix"]
+    parameters = payments.intent_parameters(
+        stripe_customer=intent["customer"],
+        fix_id=int(intent["metadata"]["fix_id"]),
+        fix=fix,
+        amount_cents=intent["amount"],
+        currency=intent["currency"],
+    )
+    with run.finish({"fix": fix}) as db:
+        calls.freeze(db, f"fix:{fix}:pi", parameters, sent_at=datetime.fromtimestamp(intent["created"], UTC))

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Row, and_, func, select
 
 from app.billing.tables import billing_periods, charge_entries, charges, disputes, fixes, invoices, subscriptions
 from app.contracts.billing import OfCustomer, SyncSubscription
-from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoices
+from app.contracts.webhooks import RememberIntent, SyncCharge, SyncCustomer, SyncInvoices
 from app.customers.tables import customers
-from app.stripe import history
+from app.stripe import calls, history
 from app.stripe import subscriptions as gateway
 from app.stripe.history import Page
 
@@ -37,8 +37,8 @@ class Repair:
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not the same here and in Stripe. `advice`: what an operator has to look at, where there is no
-    repair."""
+    """Something that is not the same here and in Stripe. `advice`: what an operator has to look at or to do, where
+    there is no repair, or where it is not enough."""
 
     rule: str
     subject: str
@@ -69,9 +69,9 @@ def _owners(db: Connection, stripe_ids: Iterable[str | None]) -> dict[str, Row[A
     return {row.stripe_customer_id: row for row in db.execute(found)}
 
 
-def _named(thing: dict[str, Any]) -> int | None:
-    """Our customer that an object in Stripe names, if that can be one."""
-    name = (thing["metadata"] or {}).get("customer_id", "")
+def _named(thing: dict[str, Any], what: str = "customer_id") -> int | None:
+    """Our customer (or `what`) that an object in Stripe names, if that can be one."""
+    name = (thing["metadata"] or {}).get(what, "")
     return int(name) if name.isascii() and name.isdigit() and len(name) < 19 else None
 
 
@@ -194,12 +194,12 @@ def _charges_differ(db: Connection, page: Page) -> Iterator[Difference]:
     query = select(charges, fixes.c.ref).join(charges, charges.c.fix_id == fixes.c.id)
     rows = db.execute(query.where(fixes.c.ref.in_([seen["metadata"]["fix"] for seen in ours])))
     known = {row.ref: row for row in rows}
+    owners = _owners(db, (seen["customer"] for seen in ours if seen["metadata"]["fix"] not in known))
     for seen in ours:
         row = known.get(seen["metadata"]["fix"])
         theirs = f"{seen['id']}: {seen['status']}, {seen['amount_received']} cents taken"
         if row is None:
-            advice = "it is for a fix that is not here: when the sender sends the fix again, it is found"
-            yield Difference("charge_is_known", f"payment_intent:{seen['id']}", _NOTHING, theirs, advice=advice)
+            yield from _no_charge_of_ours(db, seen, theirs, owners.get(seen["customer"]))
             continue
         kept = row.state if row.payment_intent is None else f"{row.payment_intent}: {row.state}"
         difference = partial(Difference, "charge_agrees", f"charge:{row.id}", kept, theirs)
@@ -212,6 +212,23 @@ def _charges_differ(db: Connection, page: Page) -> Iterator[Difference]:
             yield difference(advice="nothing was taken: try it again by hand, or write it off")
         elif _moved_on(row, seen["status"]):
             yield difference(Repair(SyncCharge, {"customer_id": row.customer_id, "charge_id": row.id}))
+
+
+def _no_charge_of_ours(
+    db: Connection, seen: dict[str, Any], theirs: str, owner: Row[Any] | None
+) -> Iterator[Difference]:
+    """An intent for a fix that a restored database has forgotten. Its idempotency key is forgotten in a day, so that
+    the fix, sent again, would be charged again, were the call not remembered (failures.md 40)."""
+    difference = partial(Difference, "charge_is_known", f"payment_intent:{seen['id']}")
+    again = "have the sender send the fix again: its charge finds this payment, and takes nothing"
+    if owner is None or _named(seen, "fix_id") is None:
+        advice = "it is of a customer who is not here, or not made by us: no fix that is sent again finds it"
+        yield difference(_NOTHING, theirs, advice=advice)
+    elif calls.latest(db, f"fix:{seen['metadata']['fix']}:pi") is None:
+        repair = Repair(RememberIntent, {"customer_id": owner.id, "payment_intent": seen["id"]})
+        yield difference(_NOTHING, theirs, repair, advice=again)
+    elif seen["amount_received"]:
+        yield difference("remembered, without its fix", theirs, advice=again)
 
 
 def _moved_on(charge: Row[Any], status: str) -> bool:

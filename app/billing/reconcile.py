@@ -165,13 +165,14 @@ class Sweep:
                 insert(db, [prepare(repair) for repair in once[start : start + _BATCH]])
 
     def _note(self, one: Difference, repair: str | None) -> None:
+        what_to_do = f"{repair or 'needs an operator'}: {one.advice}" if one.advice else repair
         self.drift.append(
             {
                 "rule": one.rule,
                 "subject": one.subject,
                 "ours": one.ours,
                 "stripe": one.stripe,
-                "repair": repair or f"needs an operator: {one.advice}",
+                "repair": what_to_do,
                 "repaired": self._fix and repair is not None,
             }
         )

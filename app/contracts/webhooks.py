@@ -41,6 +41,17 @@ class SyncCharge(OfCustomer, queue="billing"):
         return f"sync_charge:{self.charge_id}:{self.occasion}"
 
 
+class RememberIntent(OfCustomer, queue="billing"):
+    """Remember a payment intent of a fix that is not here: should the fix come again, its charge finds the intent."""
+
+    payment_intent: str
+    occasion: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"remember_intent:{self.payment_intent}:{self.occasion}"
+
+
 class SyncCustomer(OfCustomer, queue="billing"):
     """Read the customer and their payment methods in Stripe, and keep what they are now."""
 

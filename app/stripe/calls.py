@@ -28,7 +28,8 @@ class Call:
 
 
 _FREEZE = """
-INSERT INTO external_calls (operation, number, parameters) VALUES (%(operation)s, %(number)s, %(parameters)s)
+INSERT INTO external_calls (operation, number, parameters, first_sent_at)
+VALUES (%(operation)s, %(number)s, %(parameters)s, coalesce(%(sent_at)s, clock_timestamp()))
 ON CONFLICT DO NOTHING
 """
 _LATEST = """
@@ -38,12 +39,23 @@ FROM external_calls WHERE operation = %(operation)s ORDER BY number DESC LIMIT 1
 """
 
 
-def freeze(db: Connection, operation: str, parameters: dict[str, Any], number: int = 1) -> Call:
+def freeze(
+    db: Connection,
+    operation: str,
+    parameters: dict[str, Any],
+    number: int = 1,
+    *,
+    sent_at: datetime | None = None,
+) -> Call:
     """The call of that name: as it was first frozen, or with these parameters if this is its first time.
 
     Commit before sending: what was sent must never be forgotten.
+
+    Args:
+        sent_at: when it was first sent, where its effect is seen in Stripe and a restored database has forgotten it.
     """
-    db.exec_driver_sql(_FREEZE, {"operation": operation, "number": number, "parameters": Jsonb(parameters)})
+    frozen = {"operation": operation, "number": number, "parameters": Jsonb(parameters), "sent_at": sent_at}
+    db.exec_driver_sql(_FREEZE, frozen)
     return Call(*db.exec_driver_sql(_LATEST, {"operation": operation}).one())
 
 

@@ -24,8 +24,9 @@ from app.stripe import catalog
 from app.stripe.client import client
 from tests.system import money
 from tests.system.money import Customer, deploy
-from tests.system.scene import count, drain, one, rows_of_all_tables, sql
+from tests.system.scene import count, drain, drain_to_the_end, one, rows_of_all_tables, sql
 from tests.system.test_plans import on_teams, with_card
+from tests.system.test_stripe_failures import hours_pass
 
 DAY = 24 * 3600
 
@@ -199,6 +200,7 @@ def backup() -> Iterator[Callable[[], Callable[[], None]]]:
 
     def create() -> Callable[[], None]:
         sql("CREATE SCHEMA backup")
+        sql("CREATE TABLE backup.numbers AS SELECT * FROM pg_sequences WHERE schemaname = 'public'")
         for table in tables():
             sql(f"CREATE TABLE backup.{table} AS TABLE public.{table}")
         return restore
@@ -209,6 +211,10 @@ def backup() -> Iterator[Callable[[], Callable[[], None]]]:
             db.exec_driver_sql(f"TRUNCATE {', '.join(tables())} CASCADE")
             for table in tables():
                 db.exec_driver_sql(f"INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM backup.{table}")
+            db.exec_driver_sql(
+                "SELECT setval(('public.' || sequencename)::regclass, coalesce(last_value, 1),"
+                " last_value IS NOT NULL) FROM backup.numbers"
+            )
 
     yield create
     sql("DROP SCHEMA IF EXISTS backup CASCADE")
@@ -245,6 +251,56 @@ def test_a_restored_backup_is_brought_up_and_nothing_is_charged_again(
         assert money.taken(stripe, of) == taken[of.id]
     assert sorted((made["id"], made["amount_paid"]) for made in stripe.objects("invoice")) == invoices
     assert findings() == []
+
+
+def test_a_fix_that_was_paid_after_the_backup_is_not_charged_again_when_it_is_sent_again(
+    web: FlaskClient, stripe: StripeSandbox, backup: Callable[[], Callable[[], None]]
+) -> None:
+    ada = on_payg(web)
+    mend()
+    restore = backup()
+    deploy(ada, 2)
+    drain()
+    lost = intent_of_newest(ada)
+    restore()
+
+    [row] = [row for row in reconcile("--fix") if row["rule"] == "charge_is_known"]
+    assert (row["subject"], row["repaired"]) == (f"payment_intent:{lost}", True)
+    assert "have the sender send the fix again" in row["repair"]
+    drain()
+    hours_pass(stripe, 25)
+    [row] = reconcile("--fix")
+    assert row["rule"] == "charge_is_known"
+    assert row["repair"].startswith("needs an operator: have the sender send the fix again")
+
+    deploy(ada, 3)
+    deploy(ada, 2)
+    drain_to_the_end()
+    assert money.charge_states(ada) == ["succeeded"] * 3
+    assert intent_of_newest(ada) == lost
+    assert money.taken(stripe, ada) == 4500
+    assert len(stripe.objects("payment_intent")) == 3
+    mend()
+    assert findings() == []
+
+
+def test_what_is_remembered_of_an_intent_is_what_was_sent_and_when(
+    web: FlaskClient, stripe: StripeSandbox, backup: Callable[[], Callable[[], None]]
+) -> None:
+    ada = on_payg(web)
+    mend()
+    restore = backup()
+    deploy(ada, 2)
+    drain()
+    lost = stripe.objects("payment_intent")[0]
+    calls = "SELECT operation, number, parameters, first_sent_at FROM external_calls WHERE operation = %(name)s"
+    name = f"fix:{lost['metadata']['fix']}:pi"
+    [sent] = sql(calls, name=name)
+    restore()
+    reconcile("--fix")
+    drain()
+    made = datetime.fromtimestamp(lost["created"], UTC)
+    assert sql(calls, name=name) == [(sent.operation, 1, sent.parameters, made)]
 
 
 def drain_but_for_charges() -> None:
