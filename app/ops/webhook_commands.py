@@ -148,9 +148,11 @@ def _print_preview(previews: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(previews)
         return
-    changes = [{"id": one["id"], **change} for one in previews for change in one["changes"]]
+    changes = [
+        {"id": one["id"], **change, "theirs": change[one["source"]]} for one in previews for change in one["changes"]
+    ]
     print_rows(previews, ("id", "type", "would"), "No webhook matches.")
     if changes:
         console.print("\n[bold]What differs now[/]")
-        print_rows(changes, ("id", "subject", "ours", "stripe"), "")
+        print_rows(changes, ("id", "subject", "ours", "theirs"), "")
     console.print(f"{len(previews)} would be replayed; nothing was changed.")

@@ -1,6 +1,5 @@
 """What came by webhook: looked at, and done again. It is the ledger's own jobs that are listed here."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,19 +8,15 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select
 
-from app.billing import events
-from app.billing.comparisons import COMPARISONS, Difference
 from app.contracts.webhooks import GithubEvent, StripeEvent
 from app.customers.tables import customers
-from app.db import transaction
 from app.ledger import ops
 from app.ledger.command import COMMANDS
 from app.ledger.enqueue import enqueue
-from app.ledger.errors import Permanent
 from app.ledger.states import State
 from app.ledger.tables import jobs, operator_actions
 from app.logs import redact
-from app.stripe import webhooks
+from app.ops import previews
 
 SOURCES = {"stripe": StripeEvent.name, "github": GithubEvent.name}
 
@@ -187,52 +182,13 @@ def replay(db: Connection, job_id: UUID, *, actor: str, reason: str | None = Non
     return enqueue(db, command, key=f"{key}{_REPLAY}{number}", run_at=run_at).job_id
 
 
-_COMPARED = {
-    "customer": ("customers", "customers"),
-    "subscription": ("subscriptions", "subscriptions"),
-    "payment_intent": ("charges", "payment_intents"),
-    "refund": ("refunds", "refunds"),
-    "dispute": ("disputes", "disputes"),
-    "invoice": ("invoices", "invoices"),
-}
-"""By kind of object: its comparison, and where Stripe has it."""
-
-
 def preview(row: Row[Any]) -> dict[str, Any]:
-    """What a replay would do: the command, and what differs now between us and Stripe, which it would change.
+    """What a replay would do, and what it would change; nothing is changed.
 
     Raises:
-        as `app.stripe.client.asking`
+        as `app.ops.previews.preview`
     """
-    said = {"id": row.key.partition(":")[2].partition(_REPLAY)[0], "job_id": str(row.id), "type": row.type}
-    if row.name != StripeEvent.name:
-        return said | {"would": f"apply {row.type} again", "changes": []}
-    try:
-        find_command, seen = events.read(row.payload["event"], "replay")
-        with transaction() as db:
-            command = find_command(db, seen)
-    except events.Unknown as unknown:
-        return said | {"would": f"wait: {unknown}", "changes": []}
-    except (events.Ignored, Permanent) as problem:
-        return said | {"would": f"nothing: {problem}", "changes": []}
-    about = {
-        name: value
-        for name, value in command.model_dump(mode="json").items()
-        if name not in ("occasion", "customer_id")
-    }
-    would = " ".join([command.name, f"of customer {command.customer_id}", *map(str, about.values())])
-    changes = [{"subject": one.subject, "ours": one.ours, "stripe": one.stripe} for one in _differences(seen)]
-    return said | {"would": would, "changes": changes}
-
-
-def _differences(seen: events.Seen) -> Iterator[Difference]:
-    kind, object_id = seen.at("object"), seen.at("id")
-    if kind not in _COMPARED or object_id is None:
-        return
-    comparison, collection = _COMPARED[kind]
-    now = webhooks.object_now(collection, object_id)
-    if now is None:
-        yield Difference("is_there", f"{kind}:{object_id}", "as it was", "is not in Stripe any more")
-        return
-    with transaction() as db:
-        yield from COMPARISONS[comparison].differences(db, [now])
+    shown = _as_listed(row)
+    would, changes = previews.preview(row)
+    listed = [{"subject": one.subject, "ours": one.ours, shown["source"]: one.theirs} for one in changes]
+    return {name: shown[name] for name in ("id", "job_id", "source", "type")} | {"would": would, "changes": listed}

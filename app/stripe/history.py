@@ -93,3 +93,8 @@ def invoices(since: datetime) -> Iterator[Page]:
     """Invoices created since then, and older ones that are open still; some of them twice."""
     yield from _pages("/v1/invoices", created={"gte": _second(since)})
     yield from _pages("/v1/invoices", status="open")
+
+
+def of(collection: str, **whose: str) -> Iterator[Page]:
+    """All of one customer, or of one payment."""
+    return _pages(f"/v1/{collection}", **whose)

@@ -546,6 +546,47 @@ def test_ops_see_what_followed_from_a_delivery_and_have_it_done_again(web: Flask
     assert one("SELECT count(*) FROM jobs WHERE name = 'apply_marketplace_plan' AND state = 'succeeded'") == 2
 
 
+def dry_run(delivery: str) -> Any:
+    """What having it done again would change, by a dry run that changes nothing."""
+    before = rows_of_all_tables()
+    result = CliRunner().invoke(cli, ["webhooks", "replay", delivery, "--dry-run", "--json"])
+    assert result.exit_code == 0, result.output
+    assert rows_of_all_tables() == before
+    [preview] = json.loads(result.stdout)
+    return [tuple(change.values()) for change in preview["changes"]]
+
+
+def test_a_dry_run_says_what_plan_would_come_of_a_delivery(web: FlaskClient) -> None:
+    org = account()
+    deliver(web, org.says("purchased", 435, day(-3)), delivery="d1")
+    jane = the_customer(org)
+    assert dry_run("d1") == []
+    said = org.says("changed", 686, day(-2))
+    post(web, said, delivery="d2")  # and no worker comes
+    assert dry_run("d2") == [
+        ("delivery:d2", "not kept", f"changed, from {day(-2):%Y-%m-%d} on"),
+        (f"plan of customer:{jane.id}", "payg, paid on the Marketplace", "teams, paid on the Marketplace"),
+    ]
+    assert plan(jane) == "payg"
+    settle()
+    assert dry_run("d2") == []
+    assert plan(jane) == "teams"
+
+
+def test_a_dry_run_of_the_first_purchase_makes_nobody(web: FlaskClient) -> None:
+    post(web, account().says("purchased", 435, day(-3)), delivery="d1")
+    assert dry_run("d1") == [("delivery:d1", "not kept", f"purchased, from {day(-3):%Y-%m-%d} on")]
+
+
+def test_a_dry_run_says_how_an_installation_would_be(web: FlaskClient) -> None:
+    org = {"id": 7, "login": "org", "type": "Organization"}
+    installation = {"id": 1, "account": org, "updated_at": day(0).isoformat(), "suspended_at": None}
+    post(web, {"action": "created", "installation": installation}, "installation", delivery="d1")
+    assert dry_run("d1") == [("installation:1", "nothing", "active")]
+    settle()
+    assert dry_run("d1") == []
+
+
 # changes, each at its time
 
 

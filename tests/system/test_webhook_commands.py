@@ -12,9 +12,10 @@ from app.ledger.enqueue import enqueue
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
-from tests.system.money import Customer, customer
-from tests.system.scene import count, drain, one, sql
+from tests.system.money import Customer, customer, deploy, give_card
+from tests.system.scene import count, drain, drain_to_the_end, one, rows_of_all_tables, sql
 from tests.system.test_cli import read, recorded, tallyhook
+from tests.system.test_payment_methods import give_card_at, open_page
 from tests.system.test_plans import on_teams
 from tests.system.test_stripe_webhooks import event, post, subscription_of
 
@@ -149,6 +150,78 @@ def test_a_dry_run_says_what_stripe_does_not_have_any_more(web: FlaskClient) -> 
     client().v1.customers.delete(bob.stripe_id)
     [preview] = read("webhooks", "replay", sent, "--dry-run")
     assert preview["changes"][0]["stripe"] == "is not in Stripe any more"
+
+
+def dry_run(sent: str) -> list[tuple[str, ...]]:
+    """What would change, by a dry run that changes nothing."""
+    before = rows_of_all_tables()
+    [preview] = read("webhooks", "replay", sent, "--dry-run")
+    assert rows_of_all_tables() == before
+    return [tuple(change.values()) for change in preview["changes"]]
+
+
+def test_a_dry_run_shows_a_refund_and_a_dispute_made_in_the_dashboard(web: FlaskClient, stripe: StripeSandbox) -> None:
+    bob = customer("payg", "pm_card_visa")
+    deploy(bob, 1)
+    drain_to_the_end()
+    [intent] = stripe.objects("payment_intent")
+    charge = one("SELECT id FROM charges")
+    sent = deliver(web, "charge.refunded", {"id": intent["latest_charge"], "payment_intent": intent["id"]})
+    drain_to_the_end()
+    assert dry_run(sent) == []
+    refund = client().v1.refunds.create({"payment_intent": intent["id"], "amount": 500})
+    dispute = stripe.dispute(intent["latest_charge"])
+    assert dry_run(sent) == [
+        (f"charge:{charge}", "nothing", f"{refund.id}: succeeded, 500 cents"),
+        (f"charge:{charge}", "nothing", f"{dispute['id']}: {dispute['status']}, 1000 cents"),
+    ]
+    tallyhook("webhooks", "replay", sent)
+    drain_to_the_end()
+    assert dry_run(sent) == []
+
+
+def test_a_dry_run_shows_cards_that_came_and_went_in_the_dashboard(web: FlaskClient) -> None:
+    bob = customer()
+    visa = give_card(bob, "pm_card_visa")
+    client().v1.customers.update(bob.stripe_id, {"invoice_settings": {"default_payment_method": visa}})
+    thing = {"id": visa, "object": "payment_method", "customer": bob.stripe_id}
+    sent = deliver(web, "payment_method.updated", thing)
+    assert dry_run(sent) == []
+    client().v1.payment_methods.detach(visa)
+    amex = client().v1.payment_methods.attach("pm_card_amex", {"customer": bob.stripe_id}).id
+    assert dry_run(sent) == [
+        (f"default card of customer:{bob.id}", visa, f"nothing, and {amex} becomes it"),
+        (f"payment_method:{amex}", "nothing", "attached"),
+        (f"payment_method:{visa}", "attached", "detached"),
+    ]
+    tallyhook("webhooks", "replay", sent)
+    drain()
+    assert dry_run(sent) == []
+    assert one("SELECT default_payment_method FROM customers") == amex
+
+
+def test_a_dry_run_shows_what_came_of_a_page_of_checkout(web: FlaskClient) -> None:
+    catalog.sync()
+    bob = customer()
+    page = open_page(web, bob, "teams")
+    give_card_at(page["url"], "visa")
+    sent = event("checkout.session.completed", {"id": page["session_id"], "customer": bob.stripe_id})
+    assert post(web, sent).status_code == 200
+    [card, subscription, invoice] = dry_run(sent["id"])
+    assert card[:2] == (f"default card of customer:{bob.id}", "nothing")
+    assert subscription[2].startswith("active, period to ")
+    assert invoice[2] == "paid, 49900 of 49900 cents paid"
+    drain()
+    assert dry_run(sent["id"]) == []
+
+
+def test_a_dry_run_shows_invoices_of_a_subscription_that_changed(web: FlaskClient, ada: Customer) -> None:
+    sent = changed(web, ada)
+    assert dry_run(sent) == []
+    sql("DELETE FROM invoices")
+    [[subject, ours, theirs]] = dry_run(sent)
+    assert subject.startswith("invoice:")
+    assert (ours, theirs) == ("nothing", "paid, 49900 of 49900 cents paid")
 
 
 def test_all_that_match_are_replayed(web: FlaskClient, ada: Customer, stripe: StripeSandbox) -> None:
