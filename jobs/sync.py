@@ -84,7 +84,8 @@ def _keep_outcome(db: Connection, charge: Row[Any], payment: Payment, occasion: 
 
 @handles(SyncCustomer)
 def sync_customer(run: Run[SyncCustomer]) -> None:
-    """The default in Stripe and ours become one, also where a card was taken away there."""
+    """The default in Stripe and ours become one, also where a card was taken away there. One that is no card is what
+    somebody wants Stripe to charge for Teams: it stays, and ours is a card for all that."""
     customer = _customer(run)
     wallet = cards.wallet(customer.stripe_customer_id)
     if wallet is None:
@@ -93,7 +94,8 @@ def sync_customer(run: Run[SyncCustomer]) -> None:
             payment_methods.follow(db, customer, cards.Wallet([], None))
         return
     default = payment_methods.default_of(customer, wallet)
-    if default != customer.default_payment_method or default != wallet.default:
+    differs = default != customer.default_payment_method or default != wallet.default
+    if differs and not wallet.default_is_no_card:
         try:
             make_default(run, customer, default)
         except Refused as error:

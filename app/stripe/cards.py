@@ -22,10 +22,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Wallet:
-    """The cards of a customer in Stripe, the newest first, and the payment method that invoices are charged to."""
+    """The cards of a customer in Stripe, the newest first, and the payment method that invoices are charged to, which
+    may be none of them: `default_is_no_card` where somebody chose a bank debit in the dashboard, say."""
 
     cards: list[Card]
     default: str | None
+    default_is_no_card: bool = False
 
 
 def _read(method: dict[str, Any]) -> Card:
@@ -48,7 +50,7 @@ def retrieve(payment_method: str) -> Card:
 
 
 def wallet(stripe_customer: str) -> Wallet | None:
-    """The customer's cards as they are now; None: the customer was deleted. What is no card is left out.
+    """The customer's cards as they are now; None: the customer was deleted. What is no card is not listed.
 
     Raises:
         as `app.stripe.client.asking`
@@ -60,7 +62,19 @@ def wallet(stripe_customer: str) -> Wallet | None:
     with asking():
         page = client().v1.payment_methods.list({"customer": stripe_customer, "type": "card", "limit": 100})
         cards = [_read(method.to_dict()) for method in page.auto_paging_iter()]
-    return Wallet(cards, customer["invoice_settings"]["default_payment_method"])
+    default = customer["invoice_settings"]["default_payment_method"]
+    unlisted = default is not None and default not in [card.id for card in cards]
+    return Wallet(cards, default, unlisted and _is_no_card_of(stripe_customer, default))
+
+
+def _is_no_card_of(stripe_customer: str, payment_method: str) -> bool:
+    """Whether the payment method is the customer's and no card. A card was taken away just now."""
+    try:
+        with asking():
+            found = client().v1.customers.payment_methods.retrieve(stripe_customer, payment_method)
+    except NotFound:
+        return False
+    return found.type != "card"
 
 
 def attach_parameters(*, stripe_customer: str, payment_method: str) -> dict[str, Any]:

@@ -57,6 +57,8 @@ def parameters(
         }
     return {
         **mode,
+        # Else Stripe offers whatever the dashboard enables, a bank debit say, and only cards are charged for a fix.
+        "payment_method_types": ["card"],
         "customer": stripe_customer,
         "success_url": success_url,
         "cancel_url": cancel_url,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
-from app.sandbox.stripe.errors import ApiError, Extra
+from app.sandbox.stripe.errors import ApiError, Extra, InvalidState
 from app.sandbox.stripe.objects import Object
 
 
@@ -123,9 +123,16 @@ class Verdict(Enum):
     AUTHENTICATE = "authenticate"
 
 
+def card_of(method: Object) -> Card:
+    """The test card behind a payment method. Raises `InvalidState` where it is no card: only cards are charged here."""
+    if method["type"] != "card":
+        raise InvalidState(f"This sandbox charges cards only, and the payment method is {method['type']}.")
+    return CARDS[method["_card"]]
+
+
 def authorize(method: Object, moment: int, authenticated: bool) -> Verdict | Decline:
     """What the bank says to a charge on a payment method at a time, seconds since 1970."""
-    card = CARDS[method["_card"]]
+    card = card_of(method)
     if expired(method, moment):
         return EXPIRED
     if not (authenticated or method.get("_holder_consents")) and _wants_authentication(card, method):
@@ -141,7 +148,7 @@ def _wants_authentication(card: Card, method: Object) -> bool:
 
 def authorize_setup(method: Object, moment: int, authenticated: bool) -> Verdict | Decline:
     """What the bank says to keeping a payment method for later."""
-    card = CARDS[method["_card"]]
+    card = card_of(method)
     if expired(method, moment):
         return EXPIRED
     if card.decline and not card.attaches:

@@ -1,4 +1,5 @@
-"""Payment methods, all of them cards. A test id (`pm_card_visa`) makes a new one wherever an id is taken."""
+"""Payment methods: cards, and Link, which can be kept and be a default, but is not charged. A test id (`pm_card_visa`)
+makes a new card wherever an id is taken."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -41,8 +42,8 @@ AllowRedisplay = Literal["always", "limited", "unspecified"]
 
 
 class MethodCreate(Params):
-    type: Literal["card"]
-    card: CardDetails
+    type: Literal["card", "link"]
+    card: CardDetails = CardDetails()
     billing_details: BillingDetails = BillingDetails()
     allow_redisplay: AllowRedisplay = "unspecified"
     metadata: Metadata
@@ -104,6 +105,13 @@ def make_method(account: Account, card: str, moment: int) -> Object:
     return account.add(method)
 
 
+def _make_link(account: Account, params: MethodCreate) -> Object:
+    """What a customer pays with who keeps their cards with Link: their address there is all that is seen of it."""
+    method = make_method(account, "visa", account.now())
+    del method["card"], method["_card"]
+    return method | {"type": "link", "link": {"email": params.billing_details.email}}
+
+
 def resolve(account: Account, method_id: str, moment: int, param: str = "payment_method") -> Object:
     """The payment method of an id, or a new one where that is a test id. Raises `Missing`."""
     if card := cards.by_test_id(method_id):
@@ -157,6 +165,9 @@ def _detach_all(account: Account, customer: Object) -> None:
 @operations("POST /v1/payment_methods", MethodCreate)
 def create(call: Call[MethodCreate]) -> Object:
     account, params = call.account, call.params
+    if params.type == "link":
+        made = params.apply_to(_make_link(account, params), "card", "billing_details")
+        return account.save(_with_details(made, params))
     card = cards.by_test_id(params.card.token) if params.card.token else cards.by_number(params.card.number or "")
     if card is None:
         param = "card[token]" if params.card.token else "card[number]"
@@ -179,7 +190,8 @@ def update(call: Call[MethodUpdate]) -> Object:
     if not method["customer"]:
         raise InvalidState("You must save this PaymentMethod to a customer before you can update it.")
     params.apply_to(method, "card", "billing_details")
-    method["card"] |= params.card.model_dump(exclude_unset=True)
+    if changes := params.card.model_dump(exclude_unset=True):
+        method["card"] |= changes
     return account.save(_with_details(method, params), "payment_method.updated")
 
 
@@ -189,9 +201,10 @@ def attach(call: Call[MethodAttach]) -> Object:
     customer = get_customer(account, call.params.customer)
     moment = account.now(customer)
     method = resolve(account, call.id, moment, "id")
-    card = cards.CARDS[method["_card"]]
-    if card.decline and not card.attaches:
-        raise card.decline.error({})
+    if method["type"] == "card":
+        card = cards.card_of(method)
+        if card.decline and not card.attaches:
+            raise card.decline.error({})
     return attach_to(account, method, customer)
 
 
