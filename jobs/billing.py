@@ -181,8 +181,9 @@ class _Attempt:
         """They have the link, or a worker died between Stripe's answer and the mail with it."""
         with self._run.transaction() as db:
             sent = calls.latest(db, f"fix:{self._charge.fix}:confirm")
-        if self._charge.state != "requires_action":
-            self._ask_customer(sent.number if sent else self._charge.confirms)
+        number = sent.number if sent is not None else 1
+        if number > self._charge.confirms:
+            self._ask_customer(number)
             return
         with self._run.finish({"state": "requires_action"}) as db:
             charges.still_waiting(db, self._charge, self._run.payload.occasion)

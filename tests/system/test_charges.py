@@ -174,6 +174,26 @@ def test_a_bank_that_wants_to_hear_the_customer_gets_the_same_intent_by_link(
     assert len(stripe.objects("payment_intent")) == 1
 
 
+def test_a_second_link_whose_worker_died_is_mailed_by_the_next_retry(stripe: StripeSandbox, mailbox: Mailbox) -> None:
+    ada = money.customer("payg", "pm_card_authenticationRequired")
+    money.deploy(ada, 1)
+    drain()
+    [intent] = stripe.objects("payment_intent")
+    stripe.authenticate(intent["id"], False)
+    money.days_pass(ada, 1)
+    drain()
+    assert len(mailbox.mails()) == 2
+    sql("UPDATE charges SET confirms = 2")  # as if its worker had died before it knew
+    sql("DELETE FROM job_keys WHERE right(key, 10) = ':confirm:4'")
+    mailbox.clear()
+    for days in (2, 2):
+        money.days_pass(ada, days)
+        drain()
+    [intent] = stripe.objects("payment_intent")
+    assert intent["next_action"]["redirect_to_url"]["url"] in mailbox.mail().text
+    assert len(stripe.requests(CONFIRM)) == 4
+
+
 def test_no_charge_is_tried_for_a_customer_who_was_deleted_in_stripe(stripe: StripeSandbox) -> None:
     ada = money.customer("payg", "pm_card_visa")
     client().v1.customers.delete(ada.stripe_id)
