@@ -12,6 +12,8 @@ from app.stripe.client import NotFound
 
 _KNOWN_WITHIN_S = 3600.0
 """How long an event waits for us to know its customer or payment (failures.md 7)."""
+_SOON_S = 60.0
+_AT_LEAST_EVERY_S = 600.0
 
 
 @handles(StripeEvent)
@@ -27,10 +29,17 @@ def stripe_event(run: Run[StripeEvent]) -> None:
         _ignore(run, str(ignored))
     except events.Unknown as unknown:
         if _is_ours(unknown):
-            raise Busy(str(unknown), give_up_after=_KNOWN_WITHIN_S) from None
+            raise _not_yet(unknown, run.claim.busy_s) from None
         _ignore(run, "it is not ours", about={unknown.kind: unknown.id})
     else:
         WEBHOOKS.labels("stripe", event["type"], "followed").inc()
+
+
+def _not_yet(unknown: events.Unknown, waited_s: float) -> Busy:
+    """Our own commit comes within the first minute. Who is not known by then may never be: each look costs a request,
+    and a restore can have lost many customers (failures.md 40)."""
+    later = min(waited_s, _AT_LEAST_EVERY_S) if waited_s > _SOON_S else None
+    return Busy(str(unknown), retry_after=later, give_up_after=_KNOWN_WITHIN_S)
 
 
 def _is_ours(unknown: events.Unknown) -> bool:

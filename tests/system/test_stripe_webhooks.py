@@ -411,6 +411,24 @@ def test_a_customer_who_stays_unknown_is_given_up_after_an_hour(web: FlaskClient
     assert stranger in dead["error"]["message"]
 
 
+def test_who_stays_unknown_is_asked_for_often_at_first_and_seldom_later(
+    web: FlaskClient, stripe: StripeSandbox
+) -> None:
+    """A restore that lost a hundred customers must not use up the requests that Stripe allows."""
+    sent = event("customer.updated", {"id": "cus_nobody"})
+    post(web, sent)
+    stripe.clear_requests()
+    in_the_first_minute = 0
+    while came_to(sent)["state"] == "queued":
+        drain()
+        waited = one("SELECT extract(epoch FROM clock_timestamp() - busy_since) FROM jobs")
+        in_the_first_minute += waited is not None and waited < 60
+        time_passes()
+    assert came_to(sent)["state"] == "dead"
+    assert in_the_first_minute >= 6
+    assert len(stripe.requests()) <= 25
+
+
 def test_what_is_nobodys_of_ours_is_ignored(web: FlaskClient) -> None:
     stranger = client().v1.customers.create({"email": "somebody@example.com"}).id
     intent = client().v1.payment_intents.create({"amount": 500, "currency": "usd", "customer": stranger}).id
