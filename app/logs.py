@@ -27,10 +27,20 @@ _SECRET = re.compile(
     r"|(?i:(?<=bearer )[\w.~+/=-]{8,})"
     r"|(?<=[?&]token=)[\w.~-]+"  # our signed links
     r"|(?i:(?<=password=)[^&\s'\"]+)"
+    r"|\b\w+_secret_\w{8,}|(?<=client_secret=)[^&#\s'\"]+"  # what opens a payment at Stripe to whoever has it
 )
 _EMAIL = re.compile(r"""([^\s"'<>()\[\],;:=@])[^\s"'<>()\[\],;:@]{0,64}@((?:[\w-]{1,63}\.){1,8}[\w-]{2,63})""")
 _HIDDEN_KEYS = re.compile(r"(?i)(api_?key|authorization|cookie|password|secret|token|card|cvc|signature)$")
-_MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|(?i:bearer |password=)|token=|(?:\d[ -]?){13}")
+# Stripe's pages, which open to whoever has their address; and people, by where its objects say who they are.
+_LINKS = frozenset(("url", "hosted_invoice_url", "invoice_pdf", "receipt_url"))
+_PRIVATE = frozenset(
+    ("phone", "address", "line1", "line2", "city", "postal_code", "customer_name", "customer_phone", "customer_address")
+)
+_NAMES = frozenset(("name", "individual_name", "business_name"))
+_PEOPLE = frozenset(
+    ("billing_details", "shipping", "shipping_details", "customer_shipping", "customer_details", "previous_attributes")
+)
+_MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|_secret[_=]|(?i:bearer |password=)|token=|(?:\d[ -]?){13}")
 
 
 def redact_text(text: str) -> str:
@@ -45,18 +55,25 @@ def redact_text(text: str) -> str:
     return _EMAIL.sub(r"\1***@\2", _SECRET.sub("[redacted]", text))
 
 
-def redact(value: Any) -> Any:
-    """`value` with every string in it redacted, and what a telling key names replaced whole."""
+def redact(value: Any, within: object = None) -> Any:
+    """`value`, found under the key `within`, with every string in it redacted, and what a telling key names replaced
+    whole."""
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, Mapping):
+        named = within in _PEOPLE or value.get("object") == "customer"
         return {
-            key: "[redacted]" if isinstance(key, str) and _HIDDEN_KEYS.search(key) and item else redact(item)
+            key: "[redacted]" if item and isinstance(key, str) and _is_hidden(key, named) else redact(item, key)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [redact(item) for item in value]
     return value
+
+
+def _is_hidden(key: str, named: bool) -> bool:
+    """Whether what this key names is replaced. `named`: a name beside it is a person's, not a product's."""
+    return key in _LINKS or key in _PRIVATE or (named and key in _NAMES) or bool(_HIDDEN_KEYS.search(key))
 
 
 def describe(error: BaseException) -> str:

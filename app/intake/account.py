@@ -69,7 +69,7 @@ def revoke_key(key_id: int) -> Response:
 def show_job(job_id: UUID) -> Response:
     try:
         with transaction() as db:
-            job = ops.show_job(db, job_id)
+            job = ops.show_job(db, job_id, to_owner=True)
     except ops.NoSuchJob:
         job = None
     if job is None or job["customer_id"] != g.customer_id:

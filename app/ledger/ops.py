@@ -107,8 +107,11 @@ def list_jobs(db: Connection, wanted: JobFilter, limit: int = 50) -> list[dict[s
     return [_as_listed(row) for row in rows]
 
 
-def show_job(db: Connection, job_id: UUID) -> dict[str, Any]:
+def show_job(db: Connection, job_id: UUID, *, to_owner: bool = False) -> dict[str, Any]:
     """Everything about one job, secrets and addresses redacted.
+
+    Args:
+        to_owner: it is shown to the customer whose it is, so the result is as it is: a link in it is meant for them.
 
     Raises:
         NoSuchJob
@@ -148,7 +151,7 @@ def show_job(db: Connection, job_id: UUID) -> dict[str, Any]:
     )
     return _as_listed(row) | {
         "payload": redact(row.payload),
-        "result": redact(row.result),
+        "result": row.result if to_owner else redact(row.result),
         "history": history,
         "enqueued_by": row.enqueued_by,
         "correlation_id": row.correlation_id,

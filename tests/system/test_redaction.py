@@ -8,17 +8,21 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from app.ledger.command import COMMANDS
-from app.logs import redact_text
+from app.logs import redact, redact_text
 from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
 from tests.conftest import free_port, wait_until
 from tests.processes import Process, Processes
 from tests.system.cable import Cable
+from tests.system.money import customer, deploy
 from tests.system.scene import KEY, Mailbox, Site, drain, one, sign_up, sql
 from tests.system.test_database_away import through
+from tests.system.test_payment_methods import open_page
 
 SECRETS = {
     "STRIPE_SECRET_KEY": "sk_test_verysecretstripe",
@@ -127,6 +131,11 @@ def test_an_address_in_any_text_is_redacted(address: str) -> None:
         "4242 4242 4242 4242",
         "4242-4242-4242-4242",
         "4242424242424242",
+        "pi_3MtwBwLkdIwHu7ix_secret_verysecret",
+        "seti_1Mm8s8LkdIwHu7ix_secret_verysecretVerySecret",
+        "cuss_secret_verysecretverysecret",
+        "https://hooks.stripe.com/redirect/authenticate/src_1Mm8?client_secret=src_client_secret_verysecret",
+        "https://hooks.stripe.com/3ds?payment_intent=pi_3Mtw&payment_intent_client_secret=verysecret",
     ],
 )
 def test_a_secret_in_any_text_is_redacted(text: str) -> None:
@@ -145,8 +154,48 @@ def test_ids_and_times_are_not_redacted() -> None:
         "pi_3MtwBwLkdIwHu7ix28a3tqPa",
         "req_1234567890abcdef",
         "customer:7:1",
+        "the client secret of pi_3MtwBwLkdIwHu7ix28a3tqPa, client_secret and STRIPE_SECRET_KEY are names",
+        "payment_intent=pi_3MtwBwLkdIwHu7ix28a3tqPa&secretary=jane",
+        "my_secret_key=",
     ):
         assert redact_text(text) == text
+
+
+# Words of a log line: no "@", and too few digits for the number of a card.
+_WORDS = st.lists(st.from_regex(r"[A-Za-z_]{1,20}[0-9]{0,3}[.,:?!]?", fullmatch=True), min_size=1, max_size=12)
+_OF_SECRETS = re.compile("(?i)rsolv_|_(test|live|secret)_|whsec_|bearer ")
+
+
+@given(_WORDS.map(" ".join).filter(lambda text: not _OF_SECRETS.search(text)))
+def test_ordinary_text_is_left_as_it_is(text: str) -> None:
+    assert redact_text(text) == text
+
+
+@given(st.text(alphabet="abcXYZ019", min_size=8, max_size=40).map("98765{}".format), _WORDS.map(" ".join))
+def test_a_client_secret_is_redacted_wherever_it_stands(secret: str, text: str) -> None:
+    for carrier in (f"pi_3Mtw_secret_{secret}", f"?payment_intent_client_secret={secret}&source=x"):
+        assert secret not in redact_text(f"{text} {carrier} {text}")
+
+
+def test_of_stripes_objects_no_person_and_no_link_that_opens_by_itself_is_shown() -> None:
+    person = {"name": "Jane Very", "phone": "+1 555 very", "address": {"line1": "1 Very Street", "city": "Verytown"}}
+    links = {"hosted_invoice_url": "https://very/i", "invoice_pdf": "https://very/p", "receipt_url": "https://very/r"}
+    shown = redact(
+        {
+            "customer": {"id": "cus_1", "object": "customer", **person, "shipping": person, "metadata": {"name": "a"}},
+            "charge": {"id": "ch_1", "object": "charge", "billing_details": person, "shipping": person, **links},
+            "invoice": {"id": "in_1", "customer_name": "Jane Very", "customer_address": person["address"]},
+            "session": {"id": "cs_1", "customer_details": person, "url": "https://checkout.stripe.com/c/pay/very"},
+            "event": {"previous_attributes": person},
+            "notice": {"kind": "authentication_required", "values": {"amount_cents": 1500, "url": "https://very"}},
+            "product": {"object": "product", "name": "Teams", "address": None},
+        }
+    )
+    assert not re.search("very", str(shown), re.IGNORECASE), shown
+    assert shown["customer"]["metadata"] == {"name": "a"}
+    assert shown["product"] == {"object": "product", "name": "Teams", "address": None}
+    assert (shown["charge"]["id"], shown["session"]["id"]) == ("ch_1", "cs_1")
+    assert shown["notice"]["values"]["amount_cents"] == 1500
 
 
 def test_what_ops_see_of_a_job_has_no_secret(
@@ -162,6 +211,26 @@ def test_what_ops_see_of_a_job_has_no_secret(
             assert "jane.doe" not in said
             assert "verysecret" not in said
             assert not KEY.search(said)
+
+
+def test_the_link_that_authenticates_a_payment_is_mailed_and_not_shown(stripe: StripeSandbox, mailbox: Mailbox) -> None:
+    deploy(customer("payg", "pm_card_authenticationRequired"), 1)
+    drain()
+    [intent] = stripe.objects("payment_intent")
+    link = intent["next_action"]["redirect_to_url"]["url"]
+    assert link in mailbox.mail().text
+    [[notice]] = sql("SELECT id FROM jobs WHERE name = 'send_notice'")
+    said = CliRunner().invoke(cli, ["jobs", "show", str(notice), "--json"]).output
+    assert json.loads(said)["payload"]["values"]["url"] == "[redacted]"
+    assert link not in said
+
+
+def test_a_page_of_checkout_is_shown_to_its_customer_alone(web: FlaskClient, stripe: StripeSandbox) -> None:
+    page = open_page(web, customer(), "payment_method")
+    assert page["url"] == stripe.objects("checkout.session")[0]["url"]
+    [[opened]] = sql("SELECT id FROM jobs WHERE name = 'open_checkout'")
+    said = CliRunner().invoke(cli, ["jobs", "show", str(opened), "--json"]).output
+    assert json.loads(said)["result"] == {"url": "[redacted]", "session_id": page["session_id"]}
 
 
 def test_a_problem_repeats_no_key(web: FlaskClient) -> None:
