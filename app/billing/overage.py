@@ -22,19 +22,22 @@ _AGAIN_AFTER = timedelta(seconds=15)
 
 @dataclass(frozen=True)
 class Told:
-    """What one invoice item in Stripe has, as we last set it."""
+    """What one invoice item in Stripe has, as we last set it, and when that was written down."""
 
     item: str
     fixes: int
     amount_cents: int
+    at: datetime
 
 
 @dataclass(frozen=True)
 class Overage:
-    """A period's fixes over the included ones, and what each of its invoice items has of them, the newest last."""
+    """A period's fixes over the included ones, when the first of them was counted, and what each of its invoice items
+    has of them, the newest last."""
 
     fixes: int
     amount_cents: int
+    since: datetime | None
     told: list[Told]
 
     @property
@@ -48,8 +51,8 @@ class Overage:
 
 def read(db: Connection, customer_id: int, period_start: datetime) -> Overage:
     """The overage of the customer's period."""
-    counted, cents = db.execute(
-        select(func.count(), func.coalesce(func.sum(fixes.c.amount_cents), 0)).where(
+    counted, cents, since = db.execute(
+        select(func.count(), func.coalesce(func.sum(fixes.c.amount_cents), 0), func.min(fixes.c.created_at)).where(
             fixes.c.customer_id == customer_id, fixes.c.period_start == period_start, fixes.c.outcome == "overage"
         )
     ).one()
@@ -58,8 +61,8 @@ def read(db: Connection, customer_id: int, period_start: datetime) -> Overage:
         .where(overage_entries.c.customer_id == customer_id, overage_entries.c.period_start == period_start)
         .order_by(overage_entries.c.id)
     )
-    told = {row.invoice_item: Told(row.invoice_item, row.fixes, row.amount_cents) for row in entries}
-    return Overage(counted, int(cents), list(told.values()))
+    told = {row.invoice_item: Told(row.invoice_item, row.fixes, row.amount_cents, row.at) for row in entries}
+    return Overage(counted, int(cents), since, list(told.values()))
 
 
 def tell_soon(db: Connection, customer_id: int, period_start: datetime, fix_id: int) -> None:
@@ -108,13 +111,16 @@ def freeze(
     """The call that tells Stripe what it does not know yet, if anything: `item`, the newest, is set to the whole of it
     while it is open; else a new one is made of the rest, for the next invoice (failures.md 29)."""
     more, more_cents = known.untold
-    if not more:
+    if more <= 0:  # less than none: a restored database knows fewer fixes than Stripe, until they are sent again
         return None
     period, name = period_start.isoformat(), _name(customer.id, period_start)
     if item is not None and item.open:
         fixes_now, cents_now = known.told[-1].fixes + more, known.told[-1].amount_cents + more_cents
         changed = change_parameters(period=period, fixes=fixes_now, amount_cents=cents_now)
-        return calls.freeze(db, f"{name}:{item.id}:{fixes_now}", changed)
+        call = calls.freeze(db, f"{name}:{item.id}:{fixes_now}", changed)
+        # One from before the last telling has done what it does: Stripe would answer its key with what it stored, and
+        # leave the item as a slower call to fewer fixes has set it since.
+        return call if call.first_sent_at >= known.told[-1].at else calls.renew(db, call)
     number = len(known.told) + 1
     wanted = item_parameters(
         stripe_customer=customer.stripe_customer_id,
@@ -124,7 +130,8 @@ def freeze(
         amount_cents=more_cents,
         currency=CURRENCY,
     )
-    return calls.freeze(db, f"{name}:{number}", wanted)
+    call = calls.freeze(db, f"{name}:{number}", wanted)
+    return call if known.since is None else calls.aged(call, known.since)
 
 
 def note(db: Connection, customer_id: int, period_start: datetime, item: Item) -> None:

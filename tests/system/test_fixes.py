@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from app.billing import plans
 from app.db import transaction
 from app.ledger import ops
+from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe.client import client
+from tests.conftest import wait_until
 from tests.system import money
-from tests.system.scene import Mailbox, drain, drain_to_the_end, one, spoil, sql
+from tests.system.scene import Mailbox, at_once, drain, drain_to_the_end, one, spoil, sql, time_passes
 
 ITEMS = "* /v1/invoiceitems*"
 
@@ -178,6 +180,89 @@ def test_the_overage_is_exact_whatever_stripe_loses(stripe: StripeSandbox, opera
         money.deploy(ada, issue)
         drain_to_the_end()
     assert [item["amount"] for item in stripe.objects("invoiceitem")] == [2400]
+
+
+def test_an_item_whose_invoice_is_finalized_while_it_is_set_leaves_the_rest_to_another(stripe: StripeSandbox) -> None:
+    ada = money.teams()
+    for issue in range(61):
+        money.deploy(ada, issue + 1)
+    drain()
+    money.deploy(ada, 62)
+    drain()
+    time_passes()
+    change = "POST /v1/invoiceitems/{invoiceitem}"
+    stripe.fault("delay", ms=2000, operation=change)
+    stripe.clear_requests()
+
+    def finalize() -> None:
+        wait_until(lambda: stripe.requests(change), what="the change of the item")
+        invoice = client().v1.invoices.create({"customer": ada.stripe_id, "pending_invoice_items_behavior": "include"})
+        client().v1.invoices.finalize_invoice(invoice.id)
+
+    at_once(drain, finalize)
+    drain_to_the_end()
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [800, 800]
+    assert [item["invoice"] for item in stripe.objects("invoiceitem")].count(None) == 1
+    assert one("SELECT count(*) FROM jobs WHERE state = 'dead'") == 0
+
+
+def test_overage_is_set_again_where_a_call_that_was_given_up_lands_late(stripe: StripeSandbox) -> None:
+    ada = money.teams()
+    for issue in range(61):
+        money.deploy(ada, issue + 1)
+    drain()
+    [item] = stripe.objects("invoiceitem")
+    for issue, fault in ((62, "refuse"), (63, "lose")):  # the first is on its way for so long that the second overtakes
+        stripe.fault(fault, operation="POST /v1/invoiceitems/*", count=1)
+        money.deploy(ada, issue)
+        drain()
+        time_passes()
+        drain()
+    assert stripe.objects("invoiceitem")[0]["amount"] == 2400
+    client().v1.invoice_items.update(item["id"], {"amount": 1600, "metadata": {"fixes": "2"}})
+    drain_to_the_end()
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [2400]
+    assert audit(with_stripe=True)["findings"] == []
+
+
+@pytest.mark.parametrize(("known", "told"), [(True, 0), (True, 1), (False, 0)])
+def test_the_overage_of_a_customer_who_was_deleted_in_stripe_is_not_told(
+    stripe: StripeSandbox, known: bool, told: int
+) -> None:
+    ada = money.teams()
+    for issue in range(60 + told):
+        money.deploy(ada, issue + 1)
+    drain()
+    client().v1.customers.delete(ada.stripe_id)
+    if known:
+        sql("UPDATE customers SET stripe_deleted_at = clock_timestamp()")
+    stripe.clear_requests()
+    money.deploy(ada, 70)
+    drain_to_the_end()
+    assert one("SELECT count(*) FROM jobs WHERE state = 'dead'") == 0
+    assert one("SELECT stripe_deleted_at FROM customers") is not None
+    assert not money.status(ada).can_use_service
+    assert (stripe.requests(ITEMS) == []) is known
+
+
+def test_a_database_restored_from_before_the_overage_was_told_finds_it_in_stripe(stripe: StripeSandbox) -> None:
+    ada = money.teams()
+    for issue in range(62):
+        money.deploy(ada, issue + 1)
+    drain_to_the_end()
+    for statement in (
+        "TRUNCATE overage_entries",
+        "DELETE FROM external_calls",
+        "ALTER TABLE fixes DISABLE TRIGGER USER",
+        "UPDATE fixes SET created_at = created_at - interval '2 days'",
+        "ALTER TABLE fixes ENABLE TRIGGER USER",
+    ):
+        sql(statement)
+    stripe.advance(2 * 86400)
+    money.deploy(ada, 63)
+    drain_to_the_end()
+    assert [item["amount"] for item in stripe.objects("invoiceitem")] == [2400]
+    assert audit(with_stripe=True)["findings"] == []
 
 
 def test_an_item_that_somebody_changed_in_stripe_is_not_set_over(stripe: StripeSandbox) -> None:
