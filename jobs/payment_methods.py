@@ -15,6 +15,7 @@ from app.mail.links import account_url, return_url
 from app.stripe import calls, cards, catalog, checkout, customers, invoices
 from app.stripe import subscriptions as gateway
 from app.stripe.client import Declined, NotFound
+from jobs import teams
 
 _COMPLETES_WITHIN_S = 300.0
 """How long a page may be on its way to being complete after its customer has come back from it."""
@@ -112,9 +113,8 @@ def _price_of_teams(run: Run[OpenCheckout], customer: Row[Any]) -> str:
         raise Busy("billing is switched off: no page that charges is opened", give_up_after=7 * 86400)
     with run.transaction() as db:
         plans.refuse_on_marketplace(db, customer.id)
-    if gateway.find_open(customer.stripe_customer_id, customer.id) is not None:
+    if teams.find_open(customer) is not None:
         raise Permanent("the customer has Teams already")
-    checkout.close_pages_for_teams(customer.stripe_customer_id)
     return catalog.teams_price()
 
 
@@ -136,6 +136,8 @@ def complete_checkout(run: Run[CompleteCheckout]) -> None:
     if card is not None:
         make_default(run, customer, card.id)
     seen = None if page.subscription is None else gateway.retrieve(page.subscription)
+    if seen is not None:
+        teams.hear_of_end(run, customer, seen)
     bills = invoices.of_customer(customer.stripe_customer_id)
     with run.finish(_shown(card) if card else None) as db:
         if seen is not None:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
-from app.billing import invoices, plans, subscriptions
+from app.billing import invoices, plan_requests, plans, subscriptions
 from app.contracts.billing import (
     EndTeams,
     InvoiceOverage,
@@ -15,13 +15,15 @@ from app.contracts.billing import (
     SyncSubscription,
 )
 from app.customers import accounts
+from app.ledger.enqueue import enqueue
 from app.ledger.errors import AlreadyDone, Busy, Permanent
 from app.ledger.run import Run, handles
-from app.stripe import calls, catalog, checkout
+from app.stripe import calls, catalog
 from app.stripe import invoices as bills
 from app.stripe import subscriptions as gateway
 from app.stripe.client import Declined
 from app.stripe.subscriptions import Subscription
+from jobs import teams
 from jobs.payment_methods import ready_customer
 
 
@@ -34,7 +36,7 @@ def start_payg(run: Run[StartPayg]) -> None:
         if customer.plan == "payg":
             raise AlreadyDone("the plan is payg")
         if customer.plan == "teams":
-            raise Permanent("Teams has to end first")
+            raise Busy("Teams has to end first", give_up_after=3600)  # it began meanwhile, and ends: see start_teams
         if customer.default_payment_method is None:
             raise Permanent("there is no payment method")
         subscriptions.begin(db, customer.id, "payg", reason="the customer's choice", ref=job.request)
@@ -45,42 +47,52 @@ def leave_payg(run: Run[LeavePayg]) -> None:
     job = run.payload
     with run.finish({"plan": "trial"}) as db:
         plans.refuse_on_marketplace(db, job.customer_id)
-        if accounts.get(db, job.customer_id).plan != "payg":
-            raise AlreadyDone("the plan is not payg")
-        subscriptions.begin(db, job.customer_id, "trial", reason="the customer's choice", ref=job.request)
+        subscriptions.settle_wanted(db, job.customer_id)
+        if accounts.get(db, job.customer_id).plan == "payg":
+            subscriptions.begin(db, job.customer_id, "trial", reason="the customer's choice", ref=job.request)
 
 
 @handles(StartTeams)
 def start_teams(run: Run[StartTeams]) -> None:
+    """It may have been held, or waited for Stripe, for days: what the customer has chosen since counts. Where Stripe
+    had the request already, or the choice comes in this moment, Teams ends again at once."""
     job = run.payload
     customer = ready_customer(run, job.customer_id)
     with run.transaction() as db:
         plans.refuse_on_marketplace(db, customer.id)
-    if customer.default_payment_method is None:
+        withdrawn = _withdrawn(run, db)
+        sent = calls.latest(db, _name(job))
+    if withdrawn:
+        seen = gateway.find(sent) if sent is not None else None
+        if seen is None:
+            raise AlreadyDone("the customer has chosen otherwise since")
+    elif customer.default_payment_method is None:
         raise Permanent("there is no payment method")
-    _hear_of_end(run, customer)
-    seen = gateway.find_open(customer.stripe_customer_id, customer.id) or _subscribe(run, customer)
-    _keep(run, customer, seen)
+    else:
+        teams.hear_of_end(run, customer)
+        seen = teams.find_open(customer) or _subscribe(run, customer)
+    its_invoices = bills.of_customer(customer.stripe_customer_id)
+    with run.finish(_shown(seen)) as db:
+        subscriptions.keep(db, customer.id, seen, its_invoices)
+        plan = _withdrawn(run, db)  # after what locks the customer: see plan_requests.command_for
+        if plan is not None:
+            request = f"withdrawn:{job.request}"
+            enqueue(db, EndTeams(customer_id=customer.id, at_period_end=False, plan_after=plan, request=request))
 
 
-def _hear_of_end(run: Run[StartTeams], customer: Row[Any]) -> None:
-    """A subscription that we hold as open may have ended in Stripe: that is kept before another one begins, or the one
-    that was paid for would be given to nobody."""
-    with run.transaction() as db:
-        known = subscriptions.open_subscription(db, customer.id)
-    if known is None:
-        return
-    seen = gateway.retrieve(known.id)
-    if seen.ended_at is not None:
-        its_invoices = bills.of_customer(customer.stripe_customer_id)
-        with run.transaction() as db:
-            subscriptions.keep(db, customer.id, seen, its_invoices)
+def _withdrawn(run: Run[StartTeams], db: Connection) -> Any:
+    """The plan that the customer has chosen since, in place of Teams; None: none."""
+    choice = plan_requests.newest_choice(db, run.payload.customer_id, after=run.claim.created_at)
+    return None if choice is None or choice.plan == "teams" else choice.plan
+
+
+def _name(job: StartTeams) -> str:
+    return f"subscription:{job.customer_id}:{job.request}"
 
 
 def _subscribe(run: Run[StartTeams], customer: Row[Any]) -> Subscription:
     request = run.payload.request
     price = catalog.teams_price()
-    checkout.close_pages_for_teams(customer.stripe_customer_id)
     with run.transaction() as db:
         wanted = gateway.parameters(
             stripe_customer=customer.stripe_customer_id,
@@ -89,7 +101,7 @@ def _subscribe(run: Run[StartTeams], customer: Row[Any]) -> Subscription:
             payment_method=customer.default_payment_method,
             request=request,
         )
-        call = calls.freeze(db, f"subscription:{customer.id}:{request}", wanted)
+        call = calls.freeze(db, _name(run.payload), wanted)
     try:
         return gateway.create(call)
     except Declined as declined:
@@ -176,6 +188,7 @@ def sync_subscription(run: Run[SyncSubscription]) -> None:
         raise Permanent(f"subscription {seen.id} is another customer's")
     if subscriptions.too_early(job.occasion, seen):
         raise Busy("Stripe has not begun the next period yet")
+    teams.hear_of_end(run, customer, seen)
     _keep(run, customer, seen)
 
 

@@ -1,16 +1,19 @@
 """What a customer may ask of their plan, and the command that it comes to."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, Row, case, select
 
 from app.billing.plans import is_on_marketplace
 from app.billing.subscriptions import open_subscription
 from app.contracts.billing import EndTeams, LeavePayg, ResumeTeams, StartPayg, StartTeams
 from app.customers import accounts
+from app.customers.tables import customers
 from app.ledger.command import Command
-from app.ledger.tables import job_keys
+from app.ledger.states import FINISHED, State
+from app.ledger.tables import job_keys, jobs
 
 
 class NotPossible(Exception):
@@ -26,6 +29,8 @@ def command_for(db: Connection, customer_id: int, plan: str, *, at_period_end: b
     Raises:
         NotPossible: it can be seen already that it would fail, or change nothing.
     """
+    # A job that begins Teams holds the same lock when it commits: it sees this choice, or is seen by it.
+    db.execute(select(customers.c.id).where(customers.c.id == customer_id).with_for_update(key_share=True))
     customer = accounts.get(db, customer_id)
     subscription = open_subscription(db, customer_id)
     if is_on_marketplace(db, customer_id):
@@ -33,7 +38,7 @@ def command_for(db: Connection, customer_id: int, plan: str, *, at_period_end: b
     if plan != "trial" and customer.default_payment_method is None:
         raise NotPossible("You have no payment method. Add one first, at /api/v1/payment-methods or /api/v1/checkout.")
     if subscription is None:
-        if plan == customer.plan:
+        if plan == customer.plan and not _waits_for_teams(db, customer_id):
             raise NotPossible("There is nothing to cancel." if plan == "trial" else f"Your plan is {plan} already.")
         begin_with = {"teams": StartTeams, "payg": StartPayg, "trial": LeavePayg}
         return begin_with[plan](customer_id=customer_id, request=request)
@@ -45,6 +50,28 @@ def command_for(db: Connection, customer_id: int, plan: str, *, at_period_end: b
         raise NotPossible("Teams ends with its period already.")
     after: Any = plan
     return EndTeams(customer_id=customer_id, at_period_end=at_period_end, plan_after=after, request=request)
+
+
+def newest_choice(db: Connection, customer_id: int, *, after: datetime | None = None) -> Row[Any] | None:
+    """The newest choice of a plan that was accepted, after that moment if one is given: its `plan`, and the `state` of
+    its job."""
+    of_kind = {StartTeams.name: "teams", ResumeTeams.name: "teams", StartPayg.name: "payg", LeavePayg.name: "trial"}
+    plan: ColumnElement[str] = case(of_kind, value=jobs.c.name, else_=jobs.c.payload["plan_after"].astext)
+    query = select(plan.label("plan"), jobs.c.state).where(
+        jobs.c.customer_id == customer_id,
+        jobs.c.name.in_([*of_kind, EndTeams.name]),
+        jobs.c.state != State.CANCELLED,
+    )
+    if after is not None:
+        query = query.where(jobs.c.created_at > after)
+    newest: Row[Any] | None = db.execute(query.order_by(jobs.c.created_at.desc()).limit(1)).one_or_none()
+    return newest
+
+
+def _waits_for_teams(db: Connection, customer_id: int) -> bool:
+    """Whether Teams was asked for, and has not begun: that can be taken back."""
+    choice = newest_choice(db, customer_id)
+    return choice is not None and choice.plan == "teams" and choice.state not in FINISHED
 
 
 def asked_before(db: Connection, customer_id: int, request: str) -> UUID | None:

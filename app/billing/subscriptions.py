@@ -69,12 +69,17 @@ def begin(
     ).scalar_one()
     at = max(filter(None, (effective_at or datetime.now(UTC), last)))
     plans.change(db, customer_id, plan, reason=reason, effective_at=at, marketplace_from=marketplace_from)
-    db.execute(update(customers).where(customers.c.id == customer_id).values(wanted_plan="trial"))
+    settle_wanted(db, customer_id)
     kind = "plan_changed"
     told: dict[str, Any] = {"plan": plan, "effective_at": at.isoformat()}
     if marketplace_from is not None:
         kind, told["ends_own"] = "marketplace_plan", open_subscription(db, customer_id) is not None
     enqueue(db, SendNotice(customer_id=customer_id, kind=kind, ref=f"{plan}:{ref}", values=told))
+
+
+def settle_wanted(db: Connection, customer_id: int) -> None:
+    """The customer has chosen since what they wanted at signup: no later card begins that."""
+    db.execute(update(customers).where(customers.c.id == customer_id).values(wanted_plan="trial"))
 
 
 def settle_status(db: Connection, customer_id: int) -> None:

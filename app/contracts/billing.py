@@ -163,6 +163,11 @@ class EndTeams(OfCustomer, queue="billing", gate=BILLING):
     request: str
 
     @property
+    def held_by(self) -> str | None:
+        """To end with the period moves no money; held, it would let Stripe take another month's."""
+        return None if self.at_period_end else self.gate
+
+    @property
     def dedup_key(self) -> str:
         return f"end_teams:{self.customer_id}:{self.request}"
 

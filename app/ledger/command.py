@@ -57,6 +57,11 @@ class Command(BaseModel):
         raise NotImplementedError(f"{type(self).__name__} names no deduplication key")
 
     @property
+    def held_by(self) -> str | None:
+        """The kill switch that holds this job: its kind's, unless this one does nothing that the switch is for."""
+        return self.gate
+
+    @property
     def serialize_by(self) -> str | None:
         """Jobs with the same value never run at once (law 7); None waits for nobody."""
         return None

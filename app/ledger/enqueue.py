@@ -72,7 +72,7 @@ def prepare(command: Command, *, key: str | None = None, run_at: datetime | None
         "payload": command.model_dump(mode="json"),
         "max_attempts": command.max_attempts,
         "run_at": run_at,
-        "gate": command.gate,
+        "gate": command.held_by,
         "serialize_by": command.serialize_by,
         "correlation_id": context.get("correlation_id"),
         "customer_id": command.about_customer,

@@ -85,10 +85,15 @@ def create(call: Call) -> Subscription:
         Declined: the first month could not be charged; there is no subscription.
         as `app.stripe.client.send`
     """
-    return send(call, lambda given, options: read(client().v1.subscriptions.create(given, options).to_dict()), _find)
+    return send(call, lambda given, options: read(client().v1.subscriptions.create(given, options).to_dict()), find)
 
 
-def _find(call: Call) -> Subscription | None:
+def find(call: Call) -> Subscription | None:
+    """The subscription that `call` has created, if it has.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
     wanted = call.parameters["metadata"]["request"]
     with asking():
         page = client().v1.subscriptions.list(

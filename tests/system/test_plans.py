@@ -11,14 +11,18 @@ from werkzeug.test import TestResponse
 
 from app.billing import plans
 from app.contracts.billing import StartTeams, SyncSubscription
-from app.db import transaction
+from app.db import get_engine, transaction
 from app.ledger.enqueue import enqueue
+from app.ledger.executor import Executor
+from app.ledger.gates import BILLING
+from app.ledger.relay import Relay
 from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
+from tests.conftest import wait_until
 from tests.system.money import Customer, customer, deploy, status
-from tests.system.scene import Mailbox, count, drain, one, sign_up, sql, time_passes
+from tests.system.scene import Mailbox, at_once, count, drain, drain_to_the_end, one, sign_up, sql, sweep, time_passes
 from tests.system.test_payment_methods import add, give_card_at, open_page, outcome
 
 DAY = 24 * 3600
@@ -258,6 +262,26 @@ def test_a_page_left_open_cannot_be_used_to_pay_teams_twice(
     assert [page["status"] for page in stripe.objects("checkout.session")] == ["expired"]
 
 
+def test_a_page_completed_while_teams_is_asked_for_is_the_one_that_is_paid(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = with_card(web)
+    page = open_page(web, jane, "teams")["url"]
+    close = "POST /v1/checkout/sessions/{session}/expire"
+    stripe.fault("delay", ms=1000, operation=close)
+    accepted = choose(web, jane, "teams")
+
+    def complete() -> None:
+        wait_until(lambda: stripe.requests(close), what="the page's end")
+        give_card_at(page, "mastercard")
+
+    at_once(drain, complete)
+    time_passes()
+    assert outcome(web, jane, accepted)["state"] == "succeeded"
+    assert (len(stripe.objects("subscription")), paid(stripe, jane)) == (1, 49900)
+    assert plan(jane) == "teams"
+
+
 def test_with_billing_switched_off_teams_is_held_and_no_page_is_opened(
     web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
 ) -> None:
@@ -268,6 +292,96 @@ def test_with_billing_switched_off_teams_is_held_and_no_page_is_opened(
     assert stripe.objects("checkout.session") == []
     choose(web, jane, "teams")
     assert one("SELECT gate FROM jobs WHERE name = 'start_teams'") == "billing"
+
+
+def work_with_billing_off() -> None:
+    """Be a worker and a relay, where the kill switch is off."""
+    executor = Executor([BILLING])
+    executor.start()
+    executor.drain("billing")
+    executor.stop()
+    with get_engine().connect() as db:
+        Relay([BILLING]).sweep(db)
+
+
+@pytest.mark.parametrize(("then", "plan_after"), [("trial", "trial"), ("payg", "payg")])
+def test_teams_that_is_held_can_be_taken_back(
+    web: FlaskClient, stripe: StripeSandbox, price: str, then: str, plan_after: str
+) -> None:
+    jane = with_card(web)
+    held = choose(web, jane, "teams")
+    work_with_billing_off()
+    assert one("SELECT state FROM jobs WHERE name = 'start_teams'") == "held"
+    withdrawn = cancel(web, jane) if then == "trial" else choose(web, jane, then)
+    assert withdrawn.status_code == 202
+    work_with_billing_off()
+    assert web.get(withdrawn.json["status_url"], headers=jane.headers).json["state"] == "succeeded"
+    sweep()
+    assert outcome(web, jane, held)["state"] == "succeeded"
+    assert (plan(jane), paid(stripe, jane), stripe.objects("subscription")) == (plan_after, 0, [])
+    assert (cancel(web, jane) if then == "trial" else choose(web, jane, then)).status_code == 409
+
+
+def test_teams_that_was_taken_back_and_asked_for_again_begins_once(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = with_card(web)
+    choose(web, jane, "teams")
+    assert (cancel(web, jane).status_code, cancel(web, jane).status_code) == (202, 409)
+    choose(web, jane, "teams")
+    drain()
+    assert (plan(jane), paid(stripe, jane)) == ("teams", 49900)
+
+
+def test_teams_that_was_wanted_at_signup_and_taken_back_begins_with_no_card(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = customer()
+    sql("UPDATE customers SET wanted_plan = 'teams'")
+    add(web, jane, "pm_card_visa")
+    work_with_billing_off()
+    assert cancel(web, jane).status_code == 202
+    drain()
+    outcome(web, jane, add(web, jane, "pm_card_mastercard"))
+    assert (plan(jane), stripe.objects("subscription")) == ("trial", [])
+
+
+@pytest.mark.parametrize("mishap", ["lose", "refuse"])
+def test_teams_that_is_taken_back_while_stripe_is_asked_for_it_does_not_go_on(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mishap: str
+) -> None:
+    """Whether Stripe had made the subscription when its answer was lost, or never heard of it."""
+    jane = with_card(web)
+    stripe.fault(mishap, operation=SUBSCRIBE)
+    accepted = choose(web, jane, "teams")
+    drain()
+    made = len(stripe.objects("subscription"))
+    assert (one("SELECT state FROM jobs WHERE name = 'start_teams'"), made) == ("queued", int(mishap == "lose"))
+    assert cancel(web, jane).status_code == 202
+    drain_to_the_end()
+    assert outcome(web, jane, accepted)["state"] == "succeeded"
+    assert len(stripe.objects("subscription")) == made
+    assert [s["status"] for s in stripe.objects("subscription")] == ["canceled"] * made
+    assert plan(jane) == "trial"
+
+
+def test_teams_that_is_taken_back_while_it_begins_ends_again(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = with_card(web)
+    stripe.fault("delay", ms=1000, operation=SUBSCRIBE)
+    choose(web, jane, "teams")
+
+    def take_back() -> None:
+        wait_until(lambda: stripe.requests(SUBSCRIBE), what="the subscription")
+        assert choose(web, jane, "payg").status_code == 202
+
+    at_once(drain, take_back)
+    time_passes()
+    drain()
+    assert [s["status"] for s in stripe.objects("subscription")] == ["canceled"]
+    assert plan(jane) == "payg"
+    assert sql("SELECT name, error_message FROM jobs WHERE state = 'dead'") == []
 
 
 # Teams goes on
@@ -339,6 +453,17 @@ def test_at_the_periods_end_the_plan_after_it_begins(
     assert ended == one("SELECT ends_at FROM billing_periods")
     assert one("SELECT effective_at FROM plan_changes WHERE plan = 'payg'") == ended
     assert (plan(jane), status(jane).subscription_status, paid(stripe, jane)) == ("payg", "active", 49900)
+
+
+def test_with_billing_switched_off_teams_still_ends_with_its_period(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = on_teams(web)
+    accepted = cancel(web, jane, "?at_period_end=true")
+    work_with_billing_off()
+    assert web.get(accepted.json["status_url"], headers=jane.headers).json["state"] == "succeeded"
+    stripe.advance(32 * DAY)
+    assert ([s["status"] for s in stripe.objects("subscription")], paid(stripe, jane)) == (["canceled"], 49900)
 
 
 def test_a_cancellation_can_be_taken_back(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
@@ -459,3 +584,27 @@ def test_teams_begins_again_although_its_end_in_stripe_was_not_heard_of(
     [running] = [one for one in stripe.objects("subscription") if one["status"] == "active"]
     assert status(ada).plan == "teams"
     assert [row.id for row in sql("SELECT id FROM subscriptions WHERE ended_at IS NULL")] == [running["id"]]
+
+
+@pytest.mark.parametrize("first", ["subscription", "page"])
+def test_teams_is_had_again_by_checkout_although_its_end_in_stripe_was_not_heard_of(
+    web: FlaskClient, stripe: StripeSandbox, price: str, first: str
+) -> None:
+    ada = on_teams(web)
+    [ended] = stripe.objects("subscription")
+    client().v1.subscriptions.cancel(ended["id"])
+    page = open_page(web, ada, "teams")
+    back = give_card_at(page["url"], "mastercard")
+    [running] = [one["id"] for one in stripe.objects("subscription") if one["status"] == "active"]
+    if first == "page":
+        web.get(back)
+    else:
+        with transaction() as db:
+            enqueue(db, SyncSubscription(customer_id=ada.id, subscription_id=running, occasion="event:evt_b"))
+    drain()
+    with transaction() as db:
+        enqueue(db, SyncSubscription(customer_id=ada.id, subscription_id=ended["id"], occasion="event:evt_a"))
+    drain()
+    assert sql("SELECT name, error_message FROM jobs WHERE state = 'dead'") == []
+    assert (plan(ada), status(ada).subscription_status, status(ada).can_use_service) == ("teams", "active", True)
+    assert [row.id for row in sql("SELECT id FROM subscriptions WHERE ended_at IS NULL")] == [running]

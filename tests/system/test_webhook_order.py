@@ -101,6 +101,15 @@ def pages_of_checkout(web: FlaskClient, stripe: StripeSandbox) -> Iterator[Custo
     yield ada
 
 
+def ended_in_the_dashboard_and_had_again_by_checkout(web: FlaskClient, stripe: StripeSandbox) -> Iterator[Customer]:
+    """Teams is cancelled in the dashboard, then bought again on a page: whichever of the two is heard of first."""
+    ada = on_teams(web)
+    yield ada
+    client().v1.subscriptions.cancel(one("SELECT id FROM subscriptions"))
+    give_card_at(open_page(web, ada, "teams")["url"], "mastercard")
+    yield ada
+
+
 class Postman:
     """Brings Stripe's events whenever, in whatever order, each of them one to three times."""
 
@@ -187,7 +196,16 @@ def what_is_known(web: FlaskClient, of: Customer) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("history", [a_month_that_fails, money_given_back, cards_come_and_go, pages_of_checkout])
+@pytest.mark.parametrize(
+    "history",
+    [
+        a_month_that_fails,
+        money_given_back,
+        cards_come_and_go,
+        pages_of_checkout,
+        ended_in_the_dashboard_and_had_again_by_checkout,
+    ],
+)
 def test_every_order_of_events_ends_in_the_same(web: FlaskClient, stripe: StripeSandbox, history: History) -> None:
     ends: list[dict[str, Any]] = []
 
