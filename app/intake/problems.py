@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as WsgiResponse
 
-from app.logs import log, redact_text
+from app.logs import log, redact, redact_text
 
 RETRY_S = 2
 """Seconds after which a sender may try again when a job could not be stored."""
@@ -47,7 +47,7 @@ class Problem(Exception):
             "detail": redact_text(self.detail),
         }
         if self.errors is not None:
-            body["errors"] = list(self.errors)
+            body["errors"] = redact(list(self.errors))  # a field that we do not know is named as the sender named it
         return Response(orjson.dumps(body), self.status, {"Content-Type": "application/problem+json", **self.headers})
 
 

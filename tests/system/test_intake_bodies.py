@@ -111,6 +111,15 @@ def test_a_field_that_does_not_validate_is_named_with_what_to_change(
         assert error["loc"] == loc
 
 
+@pytest.mark.parametrize("field", ["4242 4242 4242 4242", "jane.doe@example.com", "rsolv_verysecretverysecret"])
+def test_a_problem_does_not_repeat_a_field_that_is_private(web: FlaskClient, field: str) -> None:
+    answer = web.post("/api/v1/customers", json=JANE | {field: 1})
+    assert answer.status_code == 422
+    [error] = answer.json["errors"]
+    assert len(error["loc"]) == 1
+    assert field not in answer.text
+
+
 def test_every_field_that_is_wrong_is_named_at_once(web: FlaskClient) -> None:
     answer = sign_up(web, email="nobody", name="", plan="gold", colour="red")
     assert sorted(error["loc"] for error in answer.json["errors"]) == [["colour"], ["email"], ["name"], ["plan"]]
