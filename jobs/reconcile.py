@@ -4,12 +4,14 @@ did is written down again."""
 from datetime import UTC, datetime
 from typing import Any
 
+from app.billing import overage
 from app.billing.reconcile import Sweep
 from app.contracts.upkeep import Reconcile
-from app.contracts.webhooks import RememberIntent
+from app.contracts.webhooks import LearnOverage, RememberIntent
 from app.ledger.run import Run, handles
 from app.logs import log
 from app.stripe import calls, payments
+from app.stripe import overage as items
 
 
 @handles(Reconcile)
@@ -37,3 +39,14 @@ def remember_intent(run: Run[RememberIntent]) -> None:
     )
     with run.finish({"fix": fix}) as db:
         calls.freeze(db, f"fix:{fix}:pi", parameters, sent_at=datetime.fromtimestamp(intent["created"], UTC))
+
+
+@handles(LearnOverage)
+def learn_overage(run: Run[LearnOverage]) -> None:
+    """Only what is more than is known here: the rest is not ours to explain."""
+    customer_id, start = run.payload.customer_id, run.payload.period_start
+    item = items.get_item(run.payload.invoice_item)
+    with run.finish({"fixes": item.fixes, "amount_cents": item.amount_cents}) as db:
+        known = {told.item: told.fixes for told in overage.read(db, customer_id, start).told}
+        if item.fixes > known.get(item.id, 0):
+            overage.note(db, customer_id, start, item)

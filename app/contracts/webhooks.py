@@ -1,6 +1,7 @@
 """Commands that come of what Stripe and GitHub send, and those that read an object in Stripe and keep what it is now
 (law 10): a webhook says that something changed, the object says what."""
 
+from datetime import datetime
 from typing import Any
 
 from app.contracts.billing import OfCustomer
@@ -50,6 +51,18 @@ class RememberIntent(OfCustomer, queue="billing"):
     @property
     def dedup_key(self) -> str:
         return f"remember_intent:{self.payment_intent}:{self.occasion}"
+
+
+class LearnOverage(OfCustomer, queue="billing"):
+    """Read an overage's invoice item in Stripe, and note what it was set to, where that is forgotten here."""
+
+    period_start: datetime
+    invoice_item: str
+    occasion: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"learn_overage:{self.invoice_item}:{self.occasion}"
 
 
 class SyncCustomer(OfCustomer, queue="billing"):

@@ -11,6 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from typer.testing import CliRunner
 
+from app.contracts.billing import SyncOverage
 from app.contracts.upkeep import Reconcile
 from app.db import transaction
 from app.ledger.command import queues
@@ -24,7 +25,7 @@ from app.stripe import catalog
 from app.stripe.client import client
 from tests.system import money
 from tests.system.money import Customer, deploy
-from tests.system.scene import count, drain, drain_to_the_end, one, rows_of_all_tables, sql
+from tests.system.scene import count, drain, drain_to_the_end, one, rows_of_all_tables, sql, time_passes
 from tests.system.test_plans import on_teams, with_card
 from tests.system.test_stripe_failures import hours_pass
 
@@ -301,6 +302,82 @@ def test_what_is_remembered_of_an_intent_is_what_was_sent_and_when(
     drain()
     made = datetime.fromtimestamp(lost["created"], UTC)
     assert sql(calls, name=name) == [(sent.operation, 1, sent.parameters, made)]
+
+
+def overage_of(web: FlaskClient, fixes: int) -> Customer:
+    """A customer on Teams with so many fixes over the included one, which Stripe has been told of."""
+    bob = on_teams(web)
+    for issue in range(fixes + 1):
+        deploy(bob, issue + 1)
+    tell()
+    return bob
+
+
+def tell() -> None:
+    """Be a worker, also of the tellings that wait for what comes meanwhile."""
+    drain()
+    time_passes()
+    drain()
+
+
+def items(stripe: StripeSandbox) -> list[int]:
+    """Cents of what waits for an invoice or is on one, but for what Stripe makes of a subscription."""
+    return [item["amount"] for item in stripe.objects("invoiceitem") if "overage_of" in item["metadata"]]
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_overage_that_stripe_was_told_of_after_the_backup_is_not_told_again(
+    web: FlaskClient,
+    stripe: StripeSandbox,
+    backup: Callable[[], Callable[[], None]],
+    configure: Callable[..., None],
+    told: int,
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    bob = overage_of(web, told)
+    mend()
+    restore = backup()
+    deploy(bob, 7)
+    tell()
+    assert items(stripe) == [800 * (told + 1)]
+    restore()
+    [row] = [row for row in reconcile("--fix") if row["rule"] == "overage_agrees"]
+    assert row["repaired"]
+    assert f"{800 * (told + 1)} cents" in row["stripe"]
+    drain()
+    hours_pass(stripe, 25)
+    period = one("SELECT starts_at FROM billing_periods")
+    with transaction() as db:
+        enqueue(db, SyncOverage(customer_id=bob.id, period_start=period, occasion="by hand"))
+    drain()
+    assert items(stripe) == [800 * (told + 1)], "what was told is not taken back"
+    assert reconcile() == []
+    for issue in (7, 8):
+        deploy(bob, issue)
+        tell()
+    assert items(stripe) == [800 * (told + 2)]
+    assert money.status(bob).overage == told + 2
+    mend()
+    assert findings() == []
+
+
+def test_overage_that_somebody_changed_in_stripe_needs_an_operator(
+    web: FlaskClient, stripe: StripeSandbox, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    overage_of(web, 2)
+    mend()
+    [item] = [item["id"] for item in stripe.objects("invoiceitem")]
+    for changes in ({"amount": 5}, {"amount": 9900}, {"metadata": {"fixes": "1"}, "amount": 800}):
+        client().v1.invoice_items.update(item, changes)  # type: ignore[arg-type]
+        [row] = reconcile("--fix")
+        assert (row["rule"], row["subject"], row["repaired"]) == ("overage_agrees", f"invoice_item:{item}", False)
+        assert "1600 cents for 2 fixes" in row["ours"]
+        assert "we never set it to that" in row["repair"]
+    client().v1.invoice_items.delete(item)
+    [row] = reconcile("--fix")
+    assert "Stripe does not have it" in row["repair"]
+    assert count("overage_entries") == 1
 
 
 def drain_but_for_charges() -> None:
