@@ -340,7 +340,7 @@ def _tell_overage(run: Run[SyncOverage], customer: Row[Any], start: datetime) ->
         try:
             told = items.set_item(call, item.id)
         except Refused as error:  # its invoice was finalized since we looked (failures.md 29)
-            raise Busy(f"the invoice item has just changed: it is looked at again ({error})", give_up_after=3600) from None
+            raise Busy(f"the item has just changed: it is looked at again ({error})", give_up_after=3600) from None
     else:
         told = items.create_item(call)
     with run.transaction() as db:

@@ -69,7 +69,7 @@ def attach_payment_method(run: Run[AttachPaymentMethod]) -> None:
         raise Permanent(str(declined)) from None
     make_default(run, customer, card.id)
     with run.finish(_shown(card)) as db:
-        payment_methods.keep(db, customer.id, card)
+        payment_methods.keep(db, customer.id, card, job.request)
 
 
 @handles(DetachPaymentMethod)
@@ -143,4 +143,4 @@ def complete_checkout(run: Run[CompleteCheckout]) -> None:
         if seen is not None:
             subscriptions.keep(db, customer.id, seen, bills)
         if card is not None:
-            payment_methods.keep(db, customer.id, card)
+            payment_methods.keep(db, customer.id, card, run.payload.session_id)

@@ -91,7 +91,7 @@ def sync_customer(run: Run[SyncCustomer]) -> None:
     if wallet is None:
         with run.finish({"deleted": True}) as db:
             accounts.mark_deleted_in_stripe(db, customer.id)
-            payment_methods.follow(db, customer, cards.Wallet([], None))
+            payment_methods.follow(db, customer, cards.Wallet([], None), run.payload.occasion)
         return
     default = payment_methods.default_of(customer, wallet)
     differs = default != customer.default_payment_method or default != wallet.default
@@ -101,7 +101,7 @@ def sync_customer(run: Run[SyncCustomer]) -> None:
         except Refused as error:
             raise Busy(f"a card has just changed: they are looked at again ({error})", give_up_after=3600) from None
     with run.finish({"cards": len(wallet.cards), "default": default}) as db:
-        payment_methods.follow(db, customer, wallet)
+        payment_methods.follow(db, customer, wallet, run.payload.occasion)
 
 
 @handles(SyncInvoices)

@@ -163,13 +163,15 @@ def _plan_next(db: Connection, charge: Row[Any], occasion: str, failed_at: datet
     return at
 
 
-def redrive(db: Connection, customer_id: int, payment_method: str) -> None:
-    """Try every charge that has failed at once on a payment method that has just arrived."""
+def redrive(db: Connection, customer_id: int, payment_method: str, occasion: str) -> None:
+    """Try every charge that has failed at once on a payment method that has just arrived, once for each `occasion` of
+    its arriving: whoever has put money on a card adds the same one again."""
     failed = select(charges.c.id).where(
         charges.c.customer_id == customer_id, charges.c.state.in_(("declined", "requires_action", "uncollectible"))
     )
     for charge_id in db.execute(failed.order_by(charges.c.id)).scalars():
-        enqueue(db, ChargeFix(customer_id=customer_id, charge_id=charge_id, occasion=f"card:{payment_method}"))
+        again = ChargeFix(customer_id=customer_id, charge_id=charge_id, occasion=f"card:{payment_method}:{occasion}")
+        enqueue(db, again)
 
 
 def tell(db: Connection, charge: Row[Any], kind: str, ref: str, **values: Any) -> None:

@@ -67,9 +67,13 @@ def _list(db: Connection, customer_id: int, card: Card, *, adopted: bool) -> Non
     db.execute(new.on_conflict_do_update(index_elements=[payment_methods.c.id], set_=now))
 
 
-def keep(db: Connection, customer_id: int, card: Card) -> None:
+def keep(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
     """A card has arrived (architecture.md, "Adding a payment method"): it becomes the default, the trial grows once,
-    a plan that was wanted at signup begins, and charges that failed are tried again on it."""
+    a plan that was wanted at signup begins, and charges that failed are tried again on it.
+
+    Args:
+        occasion: what it came by, such as a request's id: for each, what failed is tried once.
+    """
     _list(db, customer_id, card, adopted=True)
     # How Teams stands is Stripe's to say, and who is past due is so until what is owed has been paid.
     settled = (customers.c.plan == "teams") | (customers.c.subscription_status == "past_due")
@@ -83,7 +87,7 @@ def keep(db: Connection, customer_id: int, card: Card) -> None:
         )
     )
     _begin_wanted_plan(db, customer_id, card)
-    charges.redrive(db, customer_id, card.id)
+    charges.redrive(db, customer_id, card.id, occasion)
 
 
 def _begin_wanted_plan(db: Connection, customer_id: int, card: Card) -> None:
@@ -112,9 +116,9 @@ def default_of(customer: Row[Any], wallet: Wallet) -> str | None:
     return next((card for card in wanted if card in cards), None)
 
 
-def follow(db: Connection, customer: Row[Any], wallet: Wallet) -> None:
-    """Write what the customer's cards in Stripe are now. One that has become the default is as one that was added;
-    others are listed, and change nothing else."""
+def follow(db: Connection, customer: Row[Any], wallet: Wallet, occasion: str) -> None:
+    """Write what the customer's cards in Stripe are now. One that has become the default is as one that was added
+    (`occasion`: see `keep`); others are listed, and change nothing else."""
     for card in reversed(wallet.cards):
         _list(db, customer.id, card, adopted=False)
     gone = update(payment_methods).where(
@@ -127,7 +131,7 @@ def follow(db: Connection, customer: Row[Any], wallet: Wallet) -> None:
     if default is None:
         db.execute(update(customers).where(customers.c.id == customer.id).values(default_payment_method=None))
     elif default != customer.default_payment_method:
-        keep(db, customer.id, next(card for card in wallet.cards if card.id == default))
+        keep(db, customer.id, next(card for card in wallet.cards if card.id == default), occasion)
     warn_of_expiry(db, customer.id)
 
 

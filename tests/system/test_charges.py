@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.billing import charges
-from app.contracts.billing import ChargeFix
+from app.contracts.billing import AttachPaymentMethod, ChargeFix
 from app.db import get_engine, transaction
 from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
@@ -136,13 +136,32 @@ def test_a_new_card_pays_what_had_failed_at_once_and_the_retries_find_it_paid(
     assert money.charge_states(ada) == ["declined"]
     method = money.give_card(ada, "pm_card_visa")
     with transaction() as db:
-        charges.redrive(db, ada.id, method)
+        charges.redrive(db, ada.id, method, "new")
     drain()
     assert money.charge_states(ada) == ["succeeded"]
     money.days_pass(ada, 10)
     drain_to_the_end()
     assert money.taken(stripe, ada) == 1500
     assert money.entries(ada)[-1] == ("succeeded", 1500)
+
+
+def test_the_same_card_added_again_pays_each_time_what_is_open(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg")
+    method = money.give_card(ada, "pm_card_chargeCustomerFail")
+
+    def add_again(request: str) -> None:
+        with transaction() as db:
+            enqueue(db, AttachPaymentMethod(customer_id=ada.id, payment_method=method, request=request))
+        drain()
+
+    money.deploy(ada, 1)
+    drain()
+    add_again("before there is money on it")
+    assert money.charge_states(ada) == ["declined"]
+    stripe.change_card(method, "visa")
+    add_again("with money on it")
+    assert money.charge_states(ada) == ["succeeded"]
+    assert money.taken(stripe, ada) == 1500
 
 
 def test_a_hard_decline_is_not_tried_again_on_that_card(stripe: StripeSandbox, mailbox: Mailbox) -> None:
@@ -214,7 +233,7 @@ def test_a_card_detached_between_check_and_charge_takes_the_decline_path(stripe:
     assert money.charge_states(ada) == ["declined"]
     new = money.give_card(ada, "pm_card_visa")
     with transaction() as db:
-        charges.redrive(db, ada.id, new)
+        charges.redrive(db, ada.id, new, "new")
     drain()
     assert money.charge_states(ada) == ["succeeded"]
 
