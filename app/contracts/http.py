@@ -159,6 +159,7 @@ class PhaseBody(BaseModel):
     """`POST /api/v1/phase-data`, in camelCase or snake_case. What else the Action sends is ignored.
 
     `issueNumber` is needed for every phase but a scan. Without a `status`, `data` tells it by `fixed` or `validated`.
+    `customerId` need not be there; an event that names another customer than the API key's is refused.
     """
 
     phase: PhaseName
@@ -178,6 +179,9 @@ class PhaseBody(BaseModel):
     data: Annotated[dict[str, Any], AfterValidator(_storable)] = {}
     fix_id: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)] | None = Field(
         None, validation_alias=AliasChoices("fix_id", "fixId")
+    )
+    customer_id: Annotated[int, Field(strict=True)] | None = Field(
+        None, validation_alias=AliasChoices("customerId", "customer_id")
     )
 
     @field_validator("issue_number")

@@ -30,15 +30,17 @@ def _read(body: PhaseBody) -> results.NewResult:
     """`body` in our own names."""
     phase = _PHASES[body.phase]
     status = body.status or results.status_of(phase, body.data)
-    return results.NewResult(**body.model_dump() | {"phase": phase, "status": status})
+    return results.NewResult(**body.model_dump(exclude={"customer_id"}) | {"phase": phase, "status": status})
 
 
 # The second is the Action's older name for it.
 @blueprint.post("/phase-data")
 @blueprint.post("/phases/store", endpoint="store_by_old_name")
-@describe("Tell that a phase has ended", body=PhaseBody, answers={202: PhaseAccepted}, api_key=True)
+@describe("Tell that a phase has ended", body=PhaseBody, answers={202: PhaseAccepted, 403: ProblemBody}, api_key=True)
 def store() -> Response:
     body = read_json(PhaseBody)
+    if body.customer_id not in (None, g.customer_id):
+        raise Problem(403, f"The event is about customer {body.customer_id}, and the API key is another customer's.")
     kept = _keep.commit(results.receive(g.customer_id, _read(body)))
     return reply(PhaseAccepted(id=kept.id, phase=body.phase, duplicate=kept.duplicate), 202)
 

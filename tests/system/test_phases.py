@@ -294,12 +294,39 @@ def test_nobody_reads_or_repeats_the_results_of_another(web: FlaskClient, send: 
     john = {"X-API-Key": key_of("john@example.com").secret}
     query = {"repo": "o/r", "issue": 42, "commit": COMMIT}
     assert web.get("/api/v1/phases/retrieve", query_string=query, headers=john).status_code == 404
-    [owner] = sql("SELECT customer_id FROM phase_results")
-    answer = web.post(STORE, json=FIX | {"customer_id": owner[0], "id": first.json["id"]}, headers=john)
+    answer = web.post(STORE, json=FIX | {"id": first.json["id"]}, headers=john)
     assert answer.json["duplicate"] is False
     assert answer.json["id"] != first.json["id"]
     assert one("SELECT count(DISTINCT customer_id) FROM phase_results") == 2
     assert one("SELECT count(DISTINCT (payload ->> 'customer_id', serialize_by)) FROM jobs") == 2
+
+
+@pytest.mark.parametrize("field", ["customerId", "customer_id"])
+def test_an_event_for_another_customer_is_refused_with_the_reason(
+    web: FlaskClient, send: Callable[..., TestResponse], field: str
+) -> None:
+    john = key_of("john@example.com")
+    [johns] = sql("SELECT id FROM customers WHERE email = 'john@example.com'")[0]
+    before = rows_of_all_tables()
+    for path in (STORE, "/api/v1/phases/store"):
+        answer = web.post(path, json=FIX | {field: johns + 1000}, headers={"X-API-Key": john.secret})
+        assert answer.status_code == 403
+        assert answer.content_type == "application/problem+json"
+        assert f"customer {johns + 1000}" in answer.json["detail"]
+    assert send(**{field: johns}).status_code == 403
+    assert rows_of_all_tables() == before
+
+
+@pytest.mark.parametrize("field", ["customerId", "customer_id"])
+def test_an_event_that_names_the_keys_own_customer_is_the_same_event(
+    send: Callable[..., TestResponse], field: str
+) -> None:
+    first = send()
+    [own] = sql("SELECT customer_id FROM phase_results")[0]
+    answer = send(**{field: own})
+    assert answer.status_code == 202
+    assert answer.json == first.json | {"duplicate": True}
+    assert one("SELECT data FROM phase_results") == FIX["data"]
 
 
 def test_without_a_key_nothing_is_stored(web: FlaskClient) -> None:
