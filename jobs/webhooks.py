@@ -1,58 +1,6 @@
-"""What Stripe's events lead to: the object that each is about is read, by a job of its customer's."""
+"""What webhooks lead to: the handlers of each source, which stand in its folder."""
 
-from typing import Any
+from app.sources import SOURCES
 
-from app.billing import events
-from app.contracts.webhooks import StripeEvent
-from app.ledger.errors import Busy
-from app.ledger.run import Run, handles
-from app.metrics import WEBHOOKS
-from app.stripe import customers, payments
-from app.stripe.client import NotFound
-
-_KNOWN_WITHIN_S = 3600.0
-"""How long an event waits for us to know its customer or payment (failures.md 7)."""
-_SOON_S = 60.0
-_AT_LEAST_EVERY_S = 600.0
-
-
-@handles(StripeEvent)
-def stripe_event(run: Run[StripeEvent]) -> None:
-    event = run.payload.event
-    occasion = f"event:{run.claim.key.removeprefix('stripe:')}"  # a replay's key is not its event's
-    came_to: dict[str, Any] = {}
-    try:
-        find, seen = events.read(event, occasion)
-        with run.finish(came_to) as db:
-            came_to |= events.follow(db, find(db, seen))
-    except events.Ignored as ignored:
-        _ignore(run, str(ignored))
-    except events.Unknown as unknown:
-        if _is_ours(unknown):
-            raise _not_yet(unknown, run.claim.busy_s) from None
-        _ignore(run, "it is not ours", about={unknown.kind: unknown.id})
-    else:
-        WEBHOOKS.labels("stripe", event["type"], "followed").inc()
-
-
-def _not_yet(unknown: events.Unknown, waited_s: float) -> Busy:
-    """Our own commit comes within the first minute. Who is not known by then may never be: each look costs a request,
-    and a restore can have lost many customers (failures.md 40)."""
-    later = min(waited_s, _AT_LEAST_EVERY_S) if waited_s > _SOON_S else None
-    return Busy(str(unknown), retry_after=later, give_up_after=_KNOWN_WITHIN_S)
-
-
-def _is_ours(unknown: events.Unknown) -> bool:
-    """Whether what we do not know is one that we have made, or that Stripe does not know either."""
-    try:
-        if unknown.kind == "customer":
-            return customers.owner(unknown.id) is not None
-        return "fix" in (payments.get_intent(unknown.id)["metadata"] or {})
-    except NotFound:
-        return True
-
-
-def _ignore(run: Run[StripeEvent], reason: str, **more: Any) -> None:
-    with run.finish({"ignored": reason, **more}):
-        pass
-    WEBHOOKS.labels("stripe", run.payload.event["type"], reason).inc()
+for _source in SOURCES.values():
+    _source.part("handlers")

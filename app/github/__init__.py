@@ -1,1 +1,1 @@
-"""GitHub: who signed a delivery, and what follows from installations and purchases on its Marketplace."""
+"""GitHub: what follows from installations and purchases on its Marketplace."""

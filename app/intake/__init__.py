@@ -4,7 +4,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.billing import listeners  # noqa: F401  (what billing makes of what is published here)
-from app.intake import account, github, health, observe, openapi, pages, payments, phases, problems, signups, webhooks
+from app.intake import account, health, observe, openapi, pages, payments, phases, problems, signups, webhooks
 from app.intake.bodies import MAX_BYTES
 from app.settings import get_settings
 
@@ -16,7 +16,7 @@ def create_app() -> Flask:
     app.config.update(MAX_CONTENT_LENGTH=MAX_BYTES + 1, MAX_FORM_MEMORY_SIZE=MAX_BYTES)
     observe.install(app)
     problems.install(app)
-    for module in (signups, account, phases, payments, webhooks, github, health, openapi, pages):
+    for module in (signups, account, phases, payments, webhooks, health, openapi, pages):
         app.register_blueprint(module.blueprint)
     if get_settings().public_url.startswith("https://"):
         # gunicorn speaks plain HTTP: so one proxy stands before it, and says whose request this is.

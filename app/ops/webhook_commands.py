@@ -1,6 +1,6 @@
 """`tallyhook webhooks …`"""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.progress import track
@@ -11,6 +11,7 @@ from app.ledger.states import State
 from app.ops import webhooks
 from app.ops.job_commands import StateOption, operator, parse_since
 from app.ops.output import JsonOption, WhyOption, console, errors, fail, print_json, print_rows
+from app.sources import SOURCES
 
 webhooks_app = typer.Typer(no_args_is_help=True, help="What Stripe and GitHub have sent: look at it, do it again.")
 
@@ -22,7 +23,17 @@ UntilOption = Annotated[str | None, typer.Option("--until", help="Only received 
 CustomerOption = Annotated[
     int | None, typer.Option("--customer", min=1, max=2**63 - 1, help="Only those about this customer.")
 ]
-SourceOption = Annotated[Literal["stripe", "github"] | None, typer.Option("--source", help="Only from there.")]
+
+
+def _known_source(name: str | None) -> str | None:
+    if name is not None and name not in SOURCES:
+        raise typer.BadParameter(f"is one of: {', '.join(SOURCES)}.")
+    return name
+
+
+SourceOption = Annotated[
+    str | None, typer.Option("--source", callback=_known_source, help=f"Only from: {' or '.join(SOURCES)}.")
+]
 
 
 def _filter(

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select
 
-from app.contracts.webhooks import GithubEvent, StripeEvent
 from app.customers.tables import customers
 from app.ledger import ops
 from app.ledger.command import COMMANDS
@@ -17,11 +16,10 @@ from app.ledger.states import State
 from app.ledger.tables import jobs, operator_actions
 from app.logs import redact
 from app.ops import previews
-
-SOURCES = {"stripe": StripeEvent.name, "github": GithubEvent.name}
+from app.sources import SOURCES
 
 _TYPE = case(
-    (jobs.c.name == GithubEvent.name, jobs.c.payload["event"].astext), else_=jobs.c.payload[("event", "type")].astext
+    *((jobs.c.name == source.command.name, jobs.c.payload[source.type_at].astext) for source in SOURCES.values())
 )
 _REPLAY = ":replay:"
 
@@ -54,8 +52,11 @@ class WebhookFilter:
 
     def where(self) -> ColumnElement[bool]:
         """The condition on `jobs`."""
-        names = [SOURCES[self.source]] if self.source else list(SOURCES.values())
-        conditions: list[ColumnElement[bool]] = [jobs.c.queue == StripeEvent.queue, jobs.c.name.in_(names)]
+        commands = [source.command for name, source in SOURCES.items() if self.source in (None, name)]
+        conditions: list[ColumnElement[bool]] = [
+            jobs.c.queue.in_({command.queue for command in commands}),
+            jobs.c.name.in_([command.name for command in commands]),
+        ]
         if self.kind is not None:
             family = self.kind.removesuffix("*")
             exact = family == self.kind

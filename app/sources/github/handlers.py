@@ -76,10 +76,3 @@ def github_event(run: Run[GithubEvent]) -> None:
 def _ignore(run: Run[GithubEvent], why: str) -> None:
     with run.finish({"ignored": why}):
         pass
-
-
-@handles(ApplyMarketplacePlan)
-def apply_marketplace_plan(run: Run[ApplyMarketplacePlan]) -> None:
-    result: dict[str, Any] = {}
-    with run.finish(result) as db:
-        result["plan"] = marketplace.apply(db, run.payload.customer_id)
