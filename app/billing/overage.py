@@ -49,13 +49,16 @@ class Overage:
         )
 
 
-def read(db: Connection, customer_id: int, period_start: datetime) -> Overage:
-    """The overage of the customer's period."""
-    counted, cents, since = db.execute(
-        select(func.count(), func.coalesce(func.sum(fixes.c.amount_cents), 0), func.min(fixes.c.created_at)).where(
-            fixes.c.customer_id == customer_id, fixes.c.period_start == period_start, fixes.c.outcome == "overage"
-        )
-    ).one()
+def read(
+    db: Connection, customer_id: int, period_start: datetime, *, accepted_before: datetime | None = None
+) -> Overage:
+    """The overage of the customer's period; of fixes that were accepted before that moment, if one is given."""
+    query = select(func.count(), func.coalesce(func.sum(fixes.c.amount_cents), 0), func.min(fixes.c.created_at)).where(
+        fixes.c.customer_id == customer_id, fixes.c.period_start == period_start, fixes.c.outcome == "overage"
+    )
+    if accepted_before is not None:
+        query = query.where(fixes.c.accepted_at < accepted_before)
+    counted, cents, since = db.execute(query).one()
     entries = db.execute(
         select(overage_entries)
         .where(overage_entries.c.customer_id == customer_id, overage_entries.c.period_start == period_start)

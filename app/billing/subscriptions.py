@@ -214,7 +214,8 @@ def _end(db: Connection, customer_id: int, seen: Subscription, plan_after: str) 
 
 def overage_is_told(db: Connection, customer_id: int, subscription_id: str, *, before: datetime, occasion: str) -> bool:
     """Whether all overage of fixes accepted before that moment is in Stripe. Where it is not, a job that tells it at
-    once is enqueued: commit, and ask again."""
+    once is enqueued: commit, and ask again. Fixes that go on arriving keep nobody waiting: what is told of them later
+    is invoiced later."""
     uncounted = select(jobs.c.id).where(
         jobs.c.customer_id == customer_id,
         jobs.c.name == TrackFix.name,
@@ -224,10 +225,14 @@ def overage_is_told(db: Connection, customer_id: int, subscription_id: str, *, b
     if db.execute(uncounted).first() is not None:
         return False
     starts = select(billing_periods.c.starts_at).where(billing_periods.c.subscription_id == subscription_id)
-    untold = [start for start in db.execute(starts).scalars() if any(overage.read(db, customer_id, start).untold)]
-    for start in untold:
-        enqueue(db, SyncOverage(customer_id=customer_id, period_start=start, occasion=occasion))
-    return not untold
+    told = True
+    for start in db.execute(starts).scalars().all():
+        known = overage.read(db, customer_id, start, accepted_before=before)
+        if max(known.untold) > 0:
+            told = False
+            telling = SyncOverage(customer_id=customer_id, period_start=start, occasion=f"{occasion}:{known.fixes}")
+            enqueue(db, telling)
+    return told
 
 
 def tell_of_end(db: Connection, customer_id: int, seen: Subscription, plan_after: str, request: str) -> None:

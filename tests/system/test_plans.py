@@ -498,6 +498,28 @@ def test_cancelled_at_once_the_rest_is_given_back_and_the_overage_billed(
     assert len(stripe.requests(CANCEL)) == 1
 
 
+def test_teams_ends_although_fixes_go_on_arriving(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    jane = on_teams(web)
+    for issue in (1, 2, 3):
+        deploy(jane, issue)
+    drain()
+    accepted = cancel(web, jane)
+    sql("UPDATE jobs SET run_at = run_at + interval '1 minute' WHERE name = 'end_teams'")
+    deploy(jane, 4)
+    drain()  # it is counted, and Stripe not told of it yet
+    sql("UPDATE jobs SET run_at = clock_timestamp() WHERE name = 'end_teams'")
+    assert outcome(web, jane, accepted)["state"] == "succeeded"
+    waited = "SELECT count(*) FROM job_attempts WHERE outcome = 'busy' AND job_id = %(id)s"
+    assert one(waited, id=accepted.json["job_id"]) == 0
+    time_passes()
+    drain_to_the_end()
+    assert [s["status"] for s in stripe.objects("subscription")] == ["canceled"]
+    assert sum(item["amount"] for item in stripe.objects("invoiceitem") if item["amount"] > 0) == 3 * 800
+
+
 def test_a_lost_answer_cancels_once(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
     jane = on_teams(web)
     stripe.fault("lose", operation=CANCEL)
