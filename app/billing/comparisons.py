@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, and_, func, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from app.billing.tables import (
@@ -49,8 +49,12 @@ class Repair:
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not the same here and in Stripe. `advice`: what an operator has to look at or to do, where
-    there is no repair, or where it is not enough."""
+    """Something that is not the same here and in Stripe.
+
+    Args:
+        advice: what an operator has to look at or to do, where there is no repair, or where it is not enough.
+        stripe_id: of the object in Stripe, to be read again where there is no repair.
+    """
 
     rule: str
     subject: str
@@ -58,6 +62,7 @@ class Difference:
     stripe: str
     repair: Repair | None = None
     advice: str = ""
+    stripe_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,13 @@ class Comparison:
         expected: ours that Stripe must show, read before it is asked: by Stripe's id, what it is if it does not.
         pages: Stripe's list, of what was created since then and of what is still open.
         differences: what of a page is not the same here.
+        collection: what Stripe calls the list, as in a path.
     """
 
     expected: Callable[[Connection, datetime], dict[str, Difference]]
     pages: Callable[[datetime], Iterator[Page]]
     differences: Callable[[Connection, Page], Iterator[Difference]]
+    collection: str
 
 
 def _owners(db: Connection, stripe_ids: Iterable[str | None]) -> dict[str, Row[Any]]:
@@ -132,11 +139,14 @@ def _nobody(seen: dict[str, Any], known: dict[int, Row[Any]]) -> Iterator[Differ
     if name is None:
         return
     row = known.get(name)
-    ours = _NOTHING if row is None else row.stripe_customer_id or "no customer in Stripe yet"
-    advice = "it names a customer that is not here: was a backup restored? It is not invented"
-    if row is not None:
-        advice = "two customers in Stripe name this one: delete the one that has nothing"
-    yield Difference("customer_is_known", f"customer:{name}", ours, seen["id"], advice=advice)
+    if row is None:
+        ours, advice = _NOTHING, "it names a customer that is not here: was a backup restored? It is not invented"
+    elif row.stripe_customer_id is None:
+        ours = "no customer in Stripe yet"
+        advice = "ours is being provisioned and will find it: delete nothing, and look again when its jobs are done"
+    else:
+        ours, advice = row.stripe_customer_id, "two customers in Stripe name this one: delete the one that has nothing"
+    yield Difference("customer_is_known", f"customer:{name}", ours, seen["id"], advice=advice, stripe_id=seen["id"])
 
 
 # Subscriptions
@@ -174,7 +184,8 @@ def _subscriptions_differ(db: Connection, page: Page) -> Iterator[Difference]:
         if kept == theirs:
             continue
         owner = owners.get(seen.customer)
-        difference = partial(Difference, "subscription_agrees", f"subscription:{seen.id}", kept, theirs)
+        subject = f"subscription:{seen.id}"
+        difference = partial(Difference, "subscription_agrees", subject, kept, theirs, stripe_id=seen.id)
         if owner is not None and (row is not None or seen.owner == str(owner.id)):
             yield difference(Repair(SyncSubscription, {"customer_id": owner.id, "subscription_id": seen.id}))
         elif owner is not None:
@@ -193,7 +204,9 @@ def _state_of(status: str, *, cancels: bool, ends_at: datetime | None) -> str:
 
 
 def _charges_expected(db: Connection, since: datetime) -> dict[str, Difference]:
-    there = select(charges).where(charges.c.payment_intent.is_not(None), charges.c.created_at >= since)
+    """An old one that is open still: its customer may have paid by a link."""
+    compared = or_(charges.c.created_at >= since, charges.c.state != "succeeded")
+    there = select(charges).where(charges.c.payment_intent.is_not(None), compared)
     advice = "Stripe does not have it: is this the right Stripe account?"
     return {
         row.payment_intent: Difference("charge_is_there", f"charge:{row.id}", row.state, _NOTHING, advice=advice)
@@ -214,7 +227,7 @@ def _charges_differ(db: Connection, page: Page) -> Iterator[Difference]:
             yield from _no_charge_of_ours(db, seen, theirs, owners.get(seen["customer"]))
             continue
         kept = row.state if row.payment_intent is None else f"{row.payment_intent}: {row.state}"
-        difference = partial(Difference, "charge_agrees", f"charge:{row.id}", kept, theirs)
+        difference = partial(Difference, "charge_agrees", f"charge:{row.id}", kept, theirs, stripe_id=seen["id"])
         if row.payment_intent not in (None, seen["id"]):
             if seen["amount_received"]:
                 yield difference(advice="the fix was paid by another payment intent as well: refund one in Stripe")
@@ -231,7 +244,7 @@ def _no_charge_of_ours(
 ) -> Iterator[Difference]:
     """An intent for a fix that a restored database has forgotten. Its idempotency key is forgotten in a day, so that
     the fix, sent again, would be charged again, were the call not remembered (failures.md 40)."""
-    difference = partial(Difference, "charge_is_known", f"payment_intent:{seen['id']}")
+    difference = partial(Difference, "charge_is_known", f"payment_intent:{seen['id']}", stripe_id=seen["id"])
     again = "have the sender send the fix again: its charge finds this payment, and takes nothing"
     if owner is None or _named(seen, "fix_id") is None:
         advice = "it is of a customer who is not here, or not made by us: no fix that is sent again finds it"
@@ -348,7 +361,8 @@ def _overage_differs(db: Connection, page: Page) -> Iterator[Difference]:
             continue
         kept = _NOTHING if row is None else _for_fixes(known, cents)
         theirs = _for_fixes(count, seen["amount"])
-        difference = partial(Difference, "overage_agrees", f"invoice_item:{seen['id']}", kept, theirs)
+        subject = f"invoice_item:{seen['id']}"
+        difference = partial(Difference, "overage_agrees", subject, kept, theirs, stripe_id=seen["id"])
         more = (count - known) * get_settings().teams_overage_cents
         start = _period_of(seen) if row is None else row.period_start
         if owner is None:
@@ -357,7 +371,7 @@ def _overage_differs(db: Connection, page: Page) -> Iterator[Difference]:
             about = {"customer_id": owner.id, "period_start": start, "invoice_item": seen["id"]}
             yield difference(Repair(LearnOverage, about))
         else:
-            yield difference(advice="we never set it to that: somebody changed it in Stripe, set it back there")
+            yield difference(advice="it is not what we last set it to: was it changed in Stripe? Set it back there")
 
 
 def _period_of(item: dict[str, Any]) -> datetime | None:
@@ -415,12 +429,14 @@ def _billed(status: str, total: int, paid: int) -> str:
 
 
 COMPARISONS: dict[str, Comparison] = {
-    "customers": Comparison(_customers_expected, lambda _: history.customers(), _customers_differ),
-    "subscriptions": Comparison(_subscriptions_expected, lambda _: history.subscriptions(), _subscriptions_differ),
-    "charges": Comparison(_charges_expected, history.intents, _charges_differ),
-    "refunds": Comparison(_none_expected, history.refunds, _refunds_differ),
-    "disputes": Comparison(_none_expected, lambda _: history.disputes(), _disputes_differ),
-    "overage": Comparison(_overage_expected, lambda _: _overage_pages(), _overage_differs),
-    "invoices": Comparison(_invoices_expected, history.invoices, _invoices_differ),
+    "customers": Comparison(_customers_expected, lambda _: history.customers(), _customers_differ, "customers"),
+    "subscriptions": Comparison(
+        _subscriptions_expected, lambda _: history.subscriptions(), _subscriptions_differ, "subscriptions"
+    ),
+    "charges": Comparison(_charges_expected, history.intents, _charges_differ, "payment_intents"),
+    "refunds": Comparison(_none_expected, history.refunds, _refunds_differ, "refunds"),
+    "disputes": Comparison(_none_expected, lambda _: history.disputes(), _disputes_differ, "disputes"),
+    "overage": Comparison(_overage_expected, lambda _: _overage_pages(), _overage_differs, "invoiceitems"),
+    "invoices": Comparison(_invoices_expected, history.invoices, _invoices_differ, "invoices"),
 }
 """By kind of object, in the order of what depends on what."""

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from app.billing import events
-from app.billing.comparisons import COMPARISONS, Difference
+from app.billing.comparisons import COMPARISONS, Comparison, Difference
 from app.contracts.webhooks import StripeEvent
 from app.ledger.command import Command
 from app.ledger.enqueue import insert, prepare
@@ -25,6 +25,9 @@ from app.ledger.tables import job_keys
 from app.stripe import history
 
 EVENTS = "events"
+
+Found = dict[tuple[str, str, str], Difference]
+"""Differences by what they say: Stripe may list an object twice while others come and go."""
 
 KEPT = timedelta(days=30)
 """How long Stripe keeps events. The ledger's keys are kept for longer: one that is not there never was."""
@@ -136,27 +139,48 @@ class Sweep:
 
     def objects(self, kind: str, since: datetime | None = None) -> None:
         """Compare one kind of object with Stripe's: all that are open, and those created since `since`, or of late."""
-        began = datetime.now(UTC)
+        began, as_due = datetime.now(UTC), since is None
         since = since or began - RECENT
         comparison = COMPARISONS[kind]
         with self._transaction() as db:
             expected = comparison.expected(db, since)
-        # By what they say: Stripe may list an object twice while others come and go.
-        found: dict[tuple[str, str, str], Difference] = {}
+        found: Found = {}
         for page in comparison.pages(since):
             for seen in page:
                 expected.pop(seen["id"], None)
-            with self._transaction() as db:
-                found |= {(one.rule, one.subject, one.stripe): one for one in comparison.differences(db, page)}
+            found |= self._differing(comparison, page)
             self._count(kind, len(page))
+        found = self._look_again(comparison, expected, found)
+        with self._transaction() as db:
+            still = comparison.expected(db, since) if expected else {}
+        expected = {stripe_id: still[stripe_id] for stripe_id in expected if stripe_id in still}
         # The oldest first, as they happened: Teams that was had again begins after the one before has ended.
         differences = [*expected.values(), *reversed(found.values())]
         for one in differences:
             self._note(one, None if one.repair is None else one.repair.command.name)
         if self._fix:
             self._enqueue([one.repair.on(self._occasion) for one in differences if one.repair is not None])
-            with self._transaction() as db:
-                _move(db, kind, began)
+            if as_due:
+                with self._transaction() as db:
+                    _move(db, kind, began)
+
+    def _differing(self, comparison: Comparison, page: history.Page) -> Found:
+        with self._transaction() as db:
+            return {(one.rule, one.subject, one.stripe): one for one in comparison.differences(db, page)}
+
+    def _look_again(self, comparison: Comparison, expected: dict[str, Difference], found: Found) -> Found:
+        """What differs once every object that an operator would have to see to has been read again, by itself: between
+        a page and our rows much can happen, and what a person is told to do is not undone by the next job. Of
+        `expected`, those go that Stripe has after all: its lists show only what is new."""
+        again = [stripe_id for stripe_id, one in expected.items() if one.repair is None]
+        again += [one.stripe_id for one in found.values() if one.repair is None]
+        found = {key: one for key, one in found.items() if one.repair is not None}
+        for stripe_id in dict.fromkeys(again):
+            seen = history.one(comparison.collection, stripe_id)
+            if seen is not None:
+                expected.pop(stripe_id, None)
+                found |= self._differing(comparison, [seen])
+        return found
 
     def _enqueue(self, repairs: list[Command]) -> None:
         once = list({repair.dedup_key: repair for repair in repairs}.values())

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.ledger.errors import Unavailable
-from app.stripe.client import asking, client
+from app.stripe.client import NotFound, asking, client
 
 Page = list[dict[str, Any]]
 """At most a hundred objects, as Stripe shows them."""
@@ -37,6 +37,20 @@ def _pages(path: str, **filters: Any) -> Iterator[Page]:
             return
         more = {"starting_after": page["data"][-1]["id"]}
         time.sleep(max(0.0, 1 / _PAGES_PER_S - (time.monotonic() - began)))
+
+
+def one(collection: str, object_id: str) -> dict[str, Any] | None:
+    """The object as it is now; None if there is none, or not any more.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    try:
+        found = _patiently(f"/v1/{collection}/{object_id}", {})
+    except NotFound:
+        return None
+    time.sleep(1 / _PAGES_PER_S)
+    return None if found.get("deleted") else found
 
 
 def _patiently(path: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from flask.testing import FlaskClient
 from typer.testing import CliRunner
 
+from app.billing import charges
+from app.billing.reconcile import Sweep
 from app.contracts.billing import SyncOverage
 from app.contracts.upkeep import Reconcile
+from app.customers import accounts
 from app.db import transaction
 from app.ledger.command import queues
 from app.ledger.enqueue import enqueue
@@ -23,6 +27,7 @@ from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
+from tests.conftest import wait_until
 from tests.system import money
 from tests.system.money import Customer, deploy
 from tests.system.scene import count, drain, drain_to_the_end, one, rows_of_all_tables, sql, time_passes
@@ -373,7 +378,7 @@ def test_overage_that_somebody_changed_in_stripe_needs_an_operator(
         [row] = reconcile("--fix")
         assert (row["rule"], row["subject"], row["repaired"]) == ("overage_agrees", f"invoice_item:{item}", False)
         assert "1600 cents for 2 fixes" in row["ours"]
-        assert "we never set it to that" in row["repair"]
+        assert "not what we last set it to" in row["repair"]
     client().v1.invoice_items.delete(item)
     [row] = reconcile("--fix")
     assert "Stripe does not have it" in row["repair"]
@@ -450,6 +455,64 @@ def test_since_says_how_far_to_look_back(web: FlaskClient, stripe: StripeSandbox
     assert rules(reconcile())["event_arrived"] == early, "the cursor stands where it stood"
     assert rules(reconcile("--since", "1h"))["event_arrived"] == early
     assert CliRunner().invoke(cli, ["reconcile", "--since", "yesterday"]).exit_code == 2
+
+
+def test_a_look_at_the_last_hour_does_not_stand_for_the_days(web: FlaskClient) -> None:
+    on_teams(web)
+    mend()
+    time_has_passed(hours=24)
+    reconcile("--since", "1h", "--fix")
+    assert by_the_clock(1)["checked"].keys() >= {"customers", "subscriptions", "charges", "invoices"}
+
+
+def test_a_charge_that_is_open_is_compared_however_old(web: FlaskClient, stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", card="pm_card_chargeCustomerFail")
+    deploy(ada, 1)
+    drain()
+    assert money.charge_states(ada) == ["declined"]
+    reconcile("--fix")
+    drain()
+    mend()
+    stripe.fault("unmade", event="*", count=None)
+    client().v1.payment_intents.confirm(intent(ada), {"payment_method": "pm_card_visa"})
+    assert rules(reconcile())["charge_agrees"] == 1
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    [row] = [row for row in reconcile("--since", tomorrow, "--fix") if row["rule"] == "charge_agrees"]
+    assert (row["subject"], row["repair"]) == (f"charge:{charge(ada)}", "sync_charge")
+    drain()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert reconcile("--since", tomorrow) == []
+
+
+def charge(of: Customer) -> int:
+    return int(one("SELECT id FROM charges WHERE customer_id = %(id)s", id=of.id))
+
+
+def test_what_is_paid_while_it_is_compared_is_no_operators_business(web: FlaskClient, stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", card="pm_card_chargeCustomerFail")
+    deploy(ada, 1)
+    drain()
+    sweep = Sweep(transaction, "reconcile:test", fix=False)
+    stripe.clear_requests()
+    with ThreadPoolExecutor() as threads, transaction() as db:
+        db.exec_driver_sql("LOCK TABLE fixes IN ACCESS EXCLUSIVE MODE")
+        compared = threads.submit(sweep.objects, "charges")
+        wait_until(lambda: stripe.requests("GET /v1/payment_intents"), what="the list of intents")
+        client().v1.payment_intents.confirm(intent(ada), {"payment_method": "pm_card_visa"})
+        charges.succeed(db, charges.get(db, charge(ada)), intent(ada))
+        db.commit()
+        compared.result()
+    assert sweep.drift == []
+
+
+def test_a_customer_who_is_being_provisioned_is_nobody_to_delete(web: FlaskClient, stripe: StripeSandbox) -> None:
+    with transaction() as db:
+        jane = accounts.create(db, email="jane@example.com", name="Jane", wanted_plan="trial", source="direct")
+    client().v1.customers.create({"email": "jane@example.com", "metadata": {"customer_id": str(jane)}})
+    [row] = reconcile("--fix")
+    assert (row["rule"], row["repaired"]) == ("customer_is_known", False)
+    assert "being provisioned" in row["repair"]
+    assert "delete nothing" in row["repair"]
 
 
 def test_drift_is_printed_as_a_table(web: FlaskClient) -> None:
