@@ -96,7 +96,10 @@ def refund(
     as_json: JsonOption = False,
 ) -> None:
     """Give back what was charged for a fix, or a part of it. A job does it; `jobs show` tells how far it is."""
+    why = why.strip()
     try:
+        if not why:
+            raise charges.RefundRefused("a refund needs a reason: say why with --why")
         with transaction() as db:
             job_id, amount = charges.ask_refund(db, fix, cents, actor=operator(), reason=why)
     except charges.RefundRefused as error:

@@ -17,6 +17,7 @@ from app.sandbox.stripe import StripeSandbox
 from app.settings import get_settings
 from tests.conftest import ROOT, free_port
 from tests.processes import Processes
+from tests.system.money import Customer, customer, deploy, entries
 from tests.system.scene import Mailbox, count, drain, drain_to_the_end, mend, one, progress, sign_up, spoil, sql, sweep
 
 NOBODY = "01900000-0000-7000-8000-000000000000"
@@ -266,6 +267,64 @@ def test_a_paused_queue_holds_its_jobs_until_it_is_resumed(web: FlaskClient) -> 
     assert progress(web, answer)["status"] == "provisioned"
     assert recorded()[0] == ("pause", "queue:provisioning", "Stripe is down")
     assert recorded()[-1] == ("resume", "queue:provisioning", None)
+
+
+# customers refund
+
+
+@pytest.fixture
+def paid_fix() -> tuple[Customer, str]:
+    """A customer who has paid 1500 cents for a fix, and the number of the fix."""
+    ada = customer("payg", "pm_card_visa")
+    deploy(ada, 1)
+    drain()
+    return ada, str(one("SELECT id FROM fixes"))
+
+
+def test_a_part_and_then_the_rest_of_a_charge_is_refunded_on_record(
+    paid_fix: tuple[Customer, str], stripe: StripeSandbox, mailbox: Mailbox
+) -> None:
+    ada, fix = paid_fix
+    part = read("customers", "refund", fix, "--cents", "400", "--why", "slow")
+    assert part == {
+        "job_id": str(one("SELECT id FROM jobs WHERE name = 'refund_charge'")),
+        "fix": int(fix),
+        "cents": 400,
+    }
+    drain()
+    rest = tallyhook("customers", "refund", fix, "--why", "it broke the build")
+    assert rest.exit_code == 0
+    assert rest.stdout.startswith(f"1100 cents of fix {fix} are given back by job ")
+    drain()
+    assert [cents for kind, cents in entries(ada) if kind == "refunded"] == [-400, -1100]
+    assert sorted(refund["amount"] for refund in stripe.objects("refund")) == [400, 1100]
+    assert sum("We have refunded" in mail.subject for mail in mailbox.mails()) == 2
+    assert recorded() == [
+        ("refund", f"fix:{fix}", "400 cents: slow"),
+        ("refund", f"fix:{fix}", "1100 cents: it broke the build"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "says"),
+    [
+        (["--cents", "1501", "--why", "x"], "1501 cents: x", "1501 cents cannot be refunded: 1500 of 1500 are left"),
+        (["--cents", "0", "--why", "x"], "0 cents: x", "0 cents cannot be refunded: 1500 of 1500 are left"),
+        (["--why", ""], "all of it: ", "a refund needs a reason: say why with --why"),
+        (["--cents", "5", "--why", " \t"], "5 cents: ", "a refund needs a reason: say why with --why"),
+    ],
+    ids=["too much", "nothing", "no reason", "a blank reason"],
+)
+def test_a_refund_that_cannot_be_is_refused_on_record(
+    paid_fix: tuple[Customer, str], stripe: StripeSandbox, options: list[str], asked: str, says: str
+) -> None:
+    _, fix = paid_fix
+    refused = tallyhook("customers", "refund", fix, *options)
+    assert (refused.exit_code, refused.stdout, refused.stderr) == (2, "", f"{says}\n")
+    drain()
+    assert recorded() == [("refund_refused", f"fix:{fix}", f"{asked} (refused: {says})")]
+    assert stripe.objects("refund") == []
+    assert count("jobs WHERE name = 'refund_charge'") == 0
 
 
 def test_what_a_person_did_cannot_be_unwritten() -> None:
