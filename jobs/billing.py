@@ -1,12 +1,12 @@
 """Deployed fixes become usage and charges, each once."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row
 
 from app.billing import charges, fixes, overage
-from app.billing.periods import Period, period_at
+from app.billing.periods import Period, last_end, period_at
 from app.billing.plans import marketplace_from, plan_at
 from app.billing.subscriptions import open_subscription
 from app.contracts.billing import ChargeFix, RefundCharge, SendNotice, SyncOverage, SyncSubscription, TrackFix
@@ -20,9 +20,6 @@ from app.stripe import calls, customers, payments
 from app.stripe import overage as items
 from app.stripe.client import Declined, NotFound, Refused, StoredFailure
 
-_PERIOD_WAIT_S = 3600.0
-"""How long a fix of Teams waits for Stripe to know the period that it belongs to."""
-
 
 @handles(TrackFix)
 def track_fix(run: Run[TrackFix]) -> None:
@@ -33,13 +30,14 @@ def track_fix(run: Run[TrackFix]) -> None:
         period = period_at(db, fix.customer_id, plan, fix.accepted_at)
         subscription = None if period else open_subscription(db, fix.customer_id)
         if subscription is not None:
-            occasion = f"fix:{run.claim.job_id}:{run.claim.attempt}"
+            # However many fixes wait, and however often they look: one question a minute.
+            occasion = f"fix:{last_end(db, fix.customer_id)}:{datetime.now(UTC):%Y-%m-%dT%H:%M}"
             enqueue(
                 db,
                 SyncSubscription(customer_id=fix.customer_id, subscription_id=subscription.id, occasion=occasion),
             )
     if period is None:
-        raise Busy("Stripe is asked for the period that has begun", give_up_after=_PERIOD_WAIT_S)
+        raise Busy("Stripe is asked for the period that has begun")
     with run.finish({"plan": plan}) as db:
         known = fixes.find(db, fix)
         if known is not None:

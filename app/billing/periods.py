@@ -4,7 +4,7 @@ from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from app.billing.plans import marketplace_from
 from app.billing.tables import billing_periods
@@ -42,6 +42,13 @@ def period_at(db: Connection, customer_id: int, plan: str, at: datetime) -> Peri
         .limit(1)
     ).one_or_none()
     return None if row is None else Period(row.starts_at, row.ends_at)
+
+
+def last_end(db: Connection, customer_id: int) -> datetime | None:
+    """When the last of the customer's periods of Teams ends that Stripe has told us of."""
+    mine = billing_periods.c.customer_id == customer_id
+    end: datetime | None = db.execute(select(func.max(billing_periods.c.ends_at)).where(mine)).scalar_one()
+    return end
 
 
 def _later(start: datetime, months: int) -> datetime:

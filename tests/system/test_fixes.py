@@ -1,7 +1,10 @@
 """A fix is counted once for ever, in its period and under its plan (seed: "usage events accepted", "trial signup to
 first fix", "prevents race conditions", "billing returns correct status"; failures.md 27 to 30)."""
 
+from datetime import timedelta
+
 import pytest
+from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,10 +13,12 @@ from app.db import transaction
 from app.ledger import ops
 from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
+from app.stripe import catalog
 from app.stripe.client import client
 from tests.conftest import wait_until
 from tests.system import money
 from tests.system.scene import Mailbox, at_once, drain, drain_to_the_end, one, spoil, sql, time_passes
+from tests.system.test_plans import on_teams
 
 ITEMS = "* /v1/invoiceitems*"
 
@@ -93,6 +98,29 @@ def test_a_fix_is_billed_under_the_plan_of_the_moment_that_it_was_accepted_in() 
     money.deploy(ada, 2)
     drain()
     assert money.outcomes(ada) == ["included", "charge"]
+
+
+def test_fixes_of_a_period_that_stripe_has_not_begun_wait_for_days_and_ask_once_a_minute(
+    web: FlaskClient, stripe: StripeSandbox
+) -> None:
+    catalog.sync()
+    ada = on_teams(web)
+    [end] = sql("SELECT ends_at FROM billing_periods")[0]
+    for issue in range(3):
+        money.deploy(ada, issue + 1, at=end + timedelta(minutes=5))
+    drain()
+    stripe.clear_requests()
+    sql("UPDATE jobs SET busy_since = busy_since - interval '2 days' WHERE name = 'track_fix'")
+    for _ in range(5):
+        sql("UPDATE jobs SET run_at = clock_timestamp() WHERE name = 'track_fix'")
+        drain()
+    assert len(stripe.requests("GET /v1/subscriptions/*")) <= 2  # the minute may turn
+    stripe.advance(32 * 86400)
+    for _ in range(2):
+        time_passes()
+        drain()
+    assert money.outcomes(ada) == ["included"] * 3
+    assert sql("SELECT DISTINCT period_start FROM fixes") == [(end,)]
 
 
 def test_teams_include_sixty_and_the_sixty_first_is_eight_dollars_on_one_item(
