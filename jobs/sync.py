@@ -110,3 +110,4 @@ def sync_invoices(run: Run[SyncInvoices]) -> None:
     seen = bills.of_customer(customer.stripe_customer_id)
     with run.finish({"invoices": len(seen)}) as db:
         invoices.keep(db, customer.id, seen)
+        invoices.forget_deleted(db, customer.id, seen)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.billing.tables import invoices
@@ -26,6 +26,14 @@ def keep(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
     new = upsert(invoices).values(rows)
     now = {name: new.excluded[name] for name in ("number", "status", "total_cents", "paid_cents", "hosted_url")}
     db.execute(new.on_conflict_do_update(index_elements=[invoices.c.id], set_=now))
+
+
+def forget_deleted(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
+    """Forget the customer's drafts that are not among `seen`, all that Stripe has of theirs: only a draft can be
+    deleted there, and then nobody is asked to pay it."""
+    listed = [invoice.id for invoice in seen]
+    ours = (invoices.c.customer_id == customer_id, invoices.c.status == "draft", invoices.c.id.not_in(listed))
+    db.execute(delete(invoices).where(*ours))
 
 
 def owed(seen: Sequence[Invoice]) -> int | None:

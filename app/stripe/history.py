@@ -104,9 +104,10 @@ def disputes() -> Iterator[Page]:
 
 
 def invoices(since: datetime) -> Iterator[Page]:
-    """Invoices created since then, and older ones that are open still; some of them twice."""
+    """Invoices created since then, and older ones that are drafts or open still; some of them twice."""
     yield from _pages("/v1/invoices", created={"gte": _second(since)})
-    yield from _pages("/v1/invoices", status="open")
+    for status in ("draft", "open"):
+        yield from _pages("/v1/invoices", status=status)
 
 
 def of(collection: str, **whose: str) -> Iterator[Page]:

@@ -139,12 +139,23 @@ def renewal(stripe: StripeSandbox, _: Customer, teams: Customer) -> None:
 
 
 def invoice_voided(stripe: StripeSandbox, _: Customer, teams: Customer) -> None:
-    item = {"customer": teams.stripe_id, "amount": 100, "currency": "usd"}
-    client().v1.invoice_items.create(item)  # type: ignore[arg-type]
-    made = client().v1.invoices.create({"customer": teams.stripe_id, "pending_invoice_items_behavior": "include"})
-    client().v1.invoices.finalize_invoice(made.id, {"auto_advance": False})
+    made = draft(teams)
+    client().v1.invoices.finalize_invoice(made, {"auto_advance": False})
     mend()
-    client().v1.invoices.void_invoice(made.id)
+    client().v1.invoices.void_invoice(made)
+
+
+def draft(of: Customer) -> str:
+    """An invoice that somebody has begun in the dashboard."""
+    item = {"customer": of.stripe_id, "amount": 100, "currency": "usd"}
+    client().v1.invoice_items.create(item)  # type: ignore[arg-type]
+    return client().v1.invoices.create({"customer": of.stripe_id, "pending_invoice_items_behavior": "include"}).id
+
+
+def draft_deleted(stripe: StripeSandbox, _: Customer, teams: Customer) -> None:
+    made = draft(teams)
+    mend()
+    client().v1.invoices.delete(made)
 
 
 def customer_deleted(stripe: StripeSandbox, payg: Customer, _: Customer) -> None:
@@ -170,6 +181,7 @@ UNMADE: dict[str, tuple[Callable[[StripeSandbox, Customer, Customer], None], str
     "a subscription that was cancelled": (cancellation, "subscription_agrees"),
     "a renewal": (renewal, "subscription_agrees"),
     "an invoice that was voided": (invoice_voided, "invoice_agrees"),
+    "a draft that was deleted": (draft_deleted, "invoice_agrees"),
     "a customer who was deleted": (customer_deleted, "customer_is_there"),
     "a card that was detached": (card_detached, "default_payment_method"),
     "another default": (other_default, "default_payment_method"),
@@ -486,6 +498,13 @@ def test_a_charge_that_is_open_is_compared_however_old(web: FlaskClient, stripe:
 
 def charge(of: Customer) -> int:
     return int(one("SELECT id FROM charges WHERE customer_id = %(id)s", id=of.id))
+
+
+def test_a_draft_that_was_made_long_ago_is_no_drift(web: FlaskClient) -> None:
+    draft(on_teams(web))
+    mend()
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert reconcile("--since", tomorrow) == []
 
 
 def test_what_is_paid_while_it_is_compared_is_no_operators_business(web: FlaskClient, stripe: StripeSandbox) -> None:
