@@ -1,6 +1,7 @@
 """`POST /webhooks/stripe`: what is signed is kept, in any order and number, and what it is about is read in Stripe
 (seed: "handles duplicate webhooks"; failures.md 7 to 9, 18 to 21, 43)."""
 
+import hmac
 import json
 import time
 from collections.abc import Callable
@@ -20,10 +21,13 @@ from app.stripe import catalog
 from app.stripe.client import client
 from tests.conftest import wait_until
 from tests.processes import Process
+from tests.sandbox.conformance import Conformance
 from tests.system.cable import Cable
-from tests.system.money import Customer, customer, deploy, status
+from tests.system.money import Customer, customer, deploy, entries, status
 from tests.system.scene import Site, at_once, count, drain, drain_to_the_end, job, one, show, sql, time_passes
 from tests.system.test_api_keys import through
+from tests.system.test_database_away import is_away
+from tests.system.test_database_away import through as through_postgres
 from tests.system.test_plans import on_teams
 from tests.system.test_schemathesis import EXAMPLES
 
@@ -252,6 +256,31 @@ def test_an_event_of_any_shape_is_kept_and_ends(
     assert sql("SELECT id FROM jobs WHERE error_kind = 'transient'") == []
 
 
+def test_webhooks_while_the_database_is_away_are_told_to_come_again_and_then_taken(
+    start_web: Callable[..., Site], postgres_cable: Cable
+) -> None:
+    site = start_web(DATABASE_URL=through_postgres(postgres_cable))
+    body = json.dumps(event("invoice.paid", {"id": "in_1"})).encode()
+    of_github = {
+        "X-Hub-Signature-256": "sha256=" + hmac.new(b"githubtests", body, "sha256").hexdigest(),
+        "X-GitHub-Delivery": "d1",
+        "X-GitHub-Event": "ping",
+        "Content-Type": "application/json",
+    }
+    deliveries = [
+        partial(site.ask, "POST", PATH, body=body, headers=signed(body)),
+        partial(site.ask, "POST", "/webhooks/github", body=body, headers=of_github),
+    ]
+    postgres_cable.cut()
+    for deliver in deliveries:
+        is_away(deliver())
+    assert count("jobs") == count("job_keys") == 0
+    postgres_cable.mend()
+    wait_until(lambda: site.get("/readyz").status == 200, what="readiness")
+    assert [deliver().status for deliver in deliveries] == [200, 202]
+    assert count("jobs") == 2
+
+
 def test_webhooks_are_limited_where_a_limit_is_set(web: FlaskClient, configure: Callable[..., None]) -> None:
     configure(WEBHOOK_RATE_LIMIT="3/hour")
     statuses = [post(web, event("a.b", {})).status_code for _ in range(4)]
@@ -395,6 +424,31 @@ def test_an_event_before_our_own_commit_waits_and_is_applied(web: FlaskClient) -
     assert result(sent)["customer_id"] == ada.id
 
 
+@pytest.mark.parametrize("kind", ["charge.refunded", "refund.created", "charge.dispute.created"])
+def test_money_given_back_before_we_know_of_the_payment_waits_and_is_kept(
+    web: FlaskClient, stripe: StripeSandbox, kind: str
+) -> None:
+    ada = customer("payg", "pm_card_visa")
+    deploy(ada, 1)
+    drain_to_the_end()
+    [intent] = stripe.objects("payment_intent")
+    if "dispute" in kind:
+        stripe.dispute(intent["latest_charge"])
+    else:
+        client().v1.refunds.create({"payment_intent": intent["id"], "amount": 500})
+    sql("UPDATE charges SET payment_intent = NULL")  # as long as our own commit is under way
+    sent = event(kind, {"id": "an_object", "payment_intent": intent["id"]})
+    post(web, sent)
+    drain()
+    waiting = came_to(sent)
+    assert (waiting["state"], waiting["attempts"], waiting["error"]["kind"]) == ("queued", 0, "busy")
+    assert [what for what, _ in entries(ada)] == ["accepted", "succeeded"]
+    sql("UPDATE charges SET payment_intent = %(id)s", id=intent["id"])
+    drain_to_the_end()
+    assert result(sent)["command"] == "sync_charge"
+    assert len(entries(ada)) == 3
+
+
 @pytest.mark.parametrize("known_in_stripe", [True, False])
 def test_a_customer_who_stays_unknown_is_given_up_after_an_hour(web: FlaskClient, known_in_stripe: bool) -> None:
     stranger = "cus_nobody"
@@ -497,6 +551,46 @@ def test_a_thin_event_leads_nowhere_but_to_stripe(web: FlaskClient, stripe: Stri
     drain()
     assert came_to(sent)["state"] == "dead"
     assert stripe.requests() == []
+
+
+ODD: dict[str, tuple[str, dict[str, Any]]] = {
+    "a status that nobody has heard of": ("subscription", {"status": "hibernating"}),
+    "no period": ("subscription", {"items": {"object": "list", "data": [], "has_more": False, "url": "/v1/x"}}),
+    "null where an object was": ("subscription", {"items": None, "metadata": None}),
+    "an invoice without a total": ("invoice", {"total": None}),
+    "an invoice of a new status": ("invoice", {"status": "hibernating"}),
+    "an invoice of no time": ("invoice", {"created": None}),
+    "a customer without settings": ("customer", {"invoice_settings": None}),
+    "a card without a card": ("payment_method", {"card": None}),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_an_object_of_an_unheard_of_shape_ends_with_a_reason_and_stands_in_nobodys_way(
+    web: FlaskClient, stripe: StripeSandbox, conformance: Conformance | None, odd: tuple[str, dict[str, Any]]
+) -> None:
+    catalog.sync()
+    ada, bob = on_teams(web), customer()
+    sql("DELETE FROM jobs")
+    kind, changes = odd
+    [thing] = [found for found in stripe.objects(kind) if ada.stripe_id in (found["id"], found.get("customer"))]
+    stripe._store.update(stripe._store.get(thing["id"])[0] | changes)  # type: ignore[index]
+    of_ada = event("customer.subscription.updated", {"id": subscription_of(ada), "customer": ada.stripe_id})
+    of_her_cards = event("customer.updated", {"id": ada.stripe_id})
+    of_bob = event("customer.updated", {"id": bob.stripe_id})
+    for sent in (of_ada, of_her_cards, of_bob):
+        post(web, sent)
+    drain()
+    assert show(result(of_bob)["job_id"])["state"] == "succeeded"
+    jobs = [show(result(sent)["job_id"]) for sent in (of_ada, of_her_cards)]
+    for _ in range(25):
+        time_passes()
+        drain()
+    ended = [show(found["id"]) for found in jobs]
+    assert {found["state"] for found in ended} <= {"succeeded", "dead"}
+    assert all(found["error"]["message"] for found in ended if found["state"] == "dead")
+    if conformance is not None:
+        conformance.problems.clear()  # that it is unlike Stripe's description is the point
 
 
 def test_an_event_without_an_object_is_dead_with_a_reason(web: FlaskClient) -> None:
