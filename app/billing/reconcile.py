@@ -4,7 +4,8 @@ The sweep of events goes over all that Stripe has made since a cursor: one whose
 or was lost before it was kept. The comparison of objects finds what no event tells of: some are never made, and a
 restored backup has forgotten what it knew.
 
-Repairs are jobs that read what Stripe has now, the same that webhooks lead to; no money is moved by any of them.
+Repairs are jobs that read what Stripe has now, the same that webhooks lead to; no money is moved by any of them. What
+follows from what they read is as it would have been in time: a card that has arrived pays what failed.
 Nothing is held in memory but a page, and no transaction is open while Stripe is asked.
 """
 

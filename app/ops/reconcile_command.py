@@ -21,7 +21,15 @@ def reconcile(
             " objects of 60 days and all that are open. Stripe keeps events for 30 days.",
         ),
     ] = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Have what differs read again and kept. Charges nothing.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Have what differs read again and kept, and missed events applied, as if they had just come. Takes no"
+            " money itself; what follows from the news does, behind the kill switch: a card whose arrival was missed"
+            " pays what has failed, a Teams that has ended bills its overage.",
+        ),
+    ] = False,
     why: WhyOption = None,
     as_json: JsonOption = False,
 ) -> None:
