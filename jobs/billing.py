@@ -288,13 +288,14 @@ def refund_charge(run: Run[RefundCharge]) -> None:
     job = run.payload
     with run.transaction() as db:
         charge = charges.get(db, job.charge_id)
+        asked_at = charges.refund_asked_at(db, charge.id, job.number)
         name = f"refund:{charge.id}:{job.number}"
         parameters = {
             "payment_intent": charge.payment_intent,
             "amount": job.cents,
             "metadata": {"refund": name, "fix_id": str(charge.fix_id)},
         }
-        call = calls.freeze(db, name, parameters)
+        call = calls.aged(calls.freeze(db, name, parameters), asked_at)
     refund = payments.create_refund(call)
     if (refund["amount"], refund["currency"]) != (job.cents, charge.currency):
         raise Permanent(f"refund {refund['id']} is of {refund['amount']} {refund['currency']}, not of {job.cents}")

@@ -11,6 +11,7 @@ from app.contracts.billing import ChargeFix, RefundCharge, SendNotice
 from app.customers import accounts
 from app.ledger import ops
 from app.ledger.enqueue import enqueue
+from app.ledger.errors import AlreadyDone
 from app.logs import log
 
 CURRENCY = "usd"
@@ -222,6 +223,22 @@ def ask_refund(db: Connection, fix_id: int, cents: int | None, *, actor: str, re
     ops.record(db, actor=actor, action="refund", subject=f"fix:{fix_id}", reason=f"{cents} cents: {reason}")
     job = enqueue(db, RefundCharge(customer_id=charge.customer_id, charge_id=charge.id, cents=cents, number=number))
     return job.job_id, cents
+
+
+def refund_asked_at(db: Connection, charge_id: int, number: int) -> datetime:
+    """When an operator asked for that refund of the charge.
+
+    Raises:
+        AlreadyDone: what came of it is known.
+    """
+    entries = select(charge_entries.c.kind, charge_entries.c.at).where(
+        charge_entries.c.charge_id == charge_id, charge_entries.c.refund_number == number
+    )
+    at = {row.kind: row.at for row in db.execute(entries)}
+    if at.keys() - {"refund_asked"}:
+        raise AlreadyDone("what came of the refund is known")
+    asked_at: datetime = at["refund_asked"]
+    return asked_at
 
 
 def refund_made(db: Connection, charge: Row[Any], *, number: int | None, cents: int, refund_id: str) -> None:

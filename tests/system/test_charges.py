@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from app.billing import charges
-from app.contracts.billing import AttachPaymentMethod, ChargeFix
+from app.contracts.billing import AttachPaymentMethod, ChargeFix, RefundCharge
+from app.contracts.webhooks import SyncCharge
 from app.db import get_engine, transaction
 from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
@@ -16,8 +17,9 @@ from app.ledger.relay import Relay
 from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe.client import client
+from tests.conftest import wait_until
 from tests.system import money
-from tests.system.scene import Mailbox, drain, drain_to_the_end, one, sql, time_passes
+from tests.system.scene import Mailbox, at_once, drain, drain_to_the_end, job, one, sql, time_passes
 
 CREATE = "POST /v1/payment_intents"
 CONFIRM = "POST /v1/payment_intents/{intent}/confirm"
@@ -352,3 +354,72 @@ def test_a_database_restored_from_before_the_charge_finds_the_charge_in_stripe(s
     assert money.charge_states(ada) == ["succeeded"]
     assert len(stripe.objects("payment_intent")) == 1
     assert findings() == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_database_restored_from_before_the_refund_finds_the_refund_in_stripe(
+    stripe: StripeSandbox, known: bool
+) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    drain()
+    with transaction() as db:
+        charges.ask_refund(db, one("SELECT id FROM fixes"), 500, actor="ops", reason="kind")
+    drain()
+    charge = one("SELECT id FROM charges")
+    for statement in (
+        "ALTER TABLE charge_entries DISABLE TRIGGER charge_entries_append_only",
+        "DELETE FROM charge_entries WHERE kind = 'refunded'",
+        "UPDATE charge_entries SET at = at - interval '2 days'",
+        "ALTER TABLE charge_entries ENABLE TRIGGER charge_entries_append_only",
+        "DELETE FROM external_calls",
+    ):
+        sql(statement)
+    stripe.advance(2 * 86400)
+    with transaction() as db:
+        if known:  # reconcile has found it first
+            enqueue(db, SyncCharge(customer_id=ada.id, charge_id=charge, occasion="reconcile"))
+    drain()
+    with transaction() as db:
+        again = RefundCharge(customer_id=ada.id, charge_id=charge, cents=500, number=1)
+        enqueue(db, again, key="as it was in the backup")
+    stripe.clear_requests()
+    drain()
+    assert [refund["amount"] for refund in stripe.objects("refund")] == [500]
+    assert money.entries(ada)[2:] == [("refund_asked", 0), ("refunded", -500)]
+    assert one("SELECT count(*) FROM jobs WHERE state <> 'succeeded'") == 0
+    assert (stripe.requests("* /v1/refunds*") == []) is known
+    assert findings() == []
+
+
+def test_a_storm_burns_no_attempts_of_a_charge(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    stripe.fault("status", operation=CONFIRM, count=40, status=503)
+    money.deploy(ada, 1)
+    drain_to_the_end(rounds=90)
+    seen = job("charge_fix")
+    assert len(stripe.requests(CONFIRM)) == 41 > seen["max_attempts"]
+    assert seen["state"] == "succeeded"
+    assert money.taken(stripe, ada) == 1500
+
+
+def test_an_intent_that_is_paid_by_its_link_while_it_is_confirmed_is_looked_at_again(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_authenticationRequired")
+    money.deploy(ada, 1)
+    drain()
+    [intent] = stripe.objects("payment_intent")
+    stripe.fault("delay", ms=2000, operation=CONFIRM)
+    stripe.clear_requests()
+    money.give_card(ada, "pm_card_visa")
+    with transaction() as db:
+        charges.redrive(db, ada.id, "pm_new", "new")
+
+    def pay_by_link() -> None:
+        wait_until(lambda: stripe.requests(CONFIRM), what="the confirmation on the new card")
+        stripe.authenticate(intent["id"])
+
+    at_once(drain, pay_by_link)
+    assert money.charge_states(ada) == ["requires_action"]
+    drain_to_the_end()
+    assert money.charge_states(ada) == ["succeeded"]
+    assert money.taken(stripe, ada) == 1500
