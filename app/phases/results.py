@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, case, func, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from uuid_utils.compat import uuid7
 
@@ -99,17 +99,23 @@ def store(db: Connection, received: Sequence[Received]) -> list[Stored]:
     """Keep results and the jobs that follow from them; one answer for each, in their order."""
     made = set(db.exec_driver_sql(_STORE, {"rows": Jsonb([one.row for one in received])}).scalars())
     insert(db, [job for one in received if one.id in made for job in one.jobs])
-    return [
-        Stored(one.id, duplicate=False) if one.id in made else Stored(_first(db, one.row), duplicate=True)
-        for one in received
-    ]
+    again = sorted((one.row for one in received if one.id not in made), key=_order)
+    first = {row["id"]: _received_again(db, row) for row in again}
+    return [Stored(first.get(str(one.id), one.id), duplicate=one.id not in made) for one in received]
 
 
-def _first(db: Connection, row: dict[str, Any]) -> UUID:
+def _order(row: dict[str, Any]) -> tuple[int, str]:
+    """As `_STORE`: two transactions with the same results never wait for each other."""
+    return row["customer_id"], row["digest"]
+
+
+def _received_again(db: Connection, row: dict[str, Any]) -> UUID:
+    """The id of the result that was there, which is the newest again: a phase may come to what it came to before."""
     first: UUID = db.execute(
-        select(phase_results.c.id).where(
-            phase_results.c.customer_id == row["customer_id"], phase_results.c.digest == row["digest"]
-        )
+        update(phase_results)
+        .where(phase_results.c.customer_id == row["customer_id"], phase_results.c.digest == row["digest"])
+        .values(last_received_at=row["received_at"])
+        .returning(phase_results.c.id)
     ).scalar_one()
     return first
 
@@ -131,7 +137,9 @@ def newest(db: Connection, customer_id: int, *, repo: str, commit: str, issue: i
             func.lower(result.repo) == repo.lower(),
             func.lower(result.commit_sha) == commit.lower(),
         )
-        .order_by(result.phase, subject, result.received_at.desc(), result.id.desc())
+        .order_by(
+            result.phase, subject, func.coalesce(result.last_received_at, result.received_at).desc(), result.id.desc()
+        )
     )
     if issue is not None:
         query = query.where(func.coalesce(subject, issue) == issue)

@@ -19,5 +19,7 @@ phase_results = Table(
     Column("data", JSONB),
     Column("digest", Text),
     Column("received_at", DateTime(timezone=True)),
+    Column("last_received_at", DateTime(timezone=True)),
 )
-"""Every distinct result of a customer, as it came. `digest`: SHA-256 of its content, in hex."""
+"""Every distinct result of a customer, as it came. `digest`: SHA-256 of its content, in hex. `last_received_at`: when
+it came again; billing goes by when it came first."""

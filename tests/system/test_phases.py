@@ -113,6 +113,19 @@ def test_the_newest_result_of_each_is_read_back(
     assert retrieve().json == {"scan": {"attempt": 2}, "mitigation": {"42": {"fixed": False, "attempt": 2}}}
 
 
+def test_a_result_that_comes_again_after_another_is_the_newest(
+    send: Callable[..., TestResponse], retrieve: Callable[..., TestResponse]
+) -> None:
+    received = "SELECT received_at FROM phase_results WHERE data @> '{\"attempt\": 1}'"
+    send(data={"fixed": True, "attempt": 1})
+    accepted_at = one(received)
+    for attempt in (2, 1, 2, 1):
+        send(data={"fixed": True, "attempt": attempt})
+        assert retrieve().json["mitigation"]["42"]["attempt"] == attempt
+    assert count("phase_results") == 2
+    assert one(received) == accepted_at, "what billing goes by is when it was accepted first"
+
+
 def test_letter_case_of_repository_and_commit_does_not_hide_a_result(
     send: Callable[..., TestResponse], retrieve: Callable[..., TestResponse]
 ) -> None:
