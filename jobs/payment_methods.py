@@ -8,25 +8,25 @@ from sqlalchemy import Row
 from app.billing import payment_methods, plans, subscriptions
 from app.contracts.billing import AttachPaymentMethod, CompleteCheckout, DetachPaymentMethod, OpenCheckout
 from app.customers import accounts
-from app.ledger.errors import AlreadyDone, Busy, Permanent
+from app.ledger.errors import AlreadyDone, Busy, JobError, Permanent
 from app.ledger.gates import BILLING, closed_gates
 from app.ledger.run import Run, handles
 from app.mail.links import account_url, return_url
 from app.stripe import calls, cards, catalog, checkout, customers, invoices
 from app.stripe import subscriptions as gateway
-from app.stripe.client import Declined, NotFound
+from app.stripe.client import Declined, NotFound, Refused
 from jobs import teams
 
 _COMPLETES_WITHIN_S = 300.0
 """How long a page may be on its way to being complete after its customer has come back from it."""
 
 
-def ready_customer(run: Run[Any], customer_id: int) -> Row[Any]:
+def ready_customer(run: Run[Any], customer_id: int, *, deleted: type[JobError] = Permanent) -> Row[Any]:
     """The customer, with a counterpart in Stripe.
 
     Raises:
         Busy: there is none yet.
-        Permanent: it was deleted in Stripe, which is marked: nothing is charged any more (failures.md 22).
+        deleted: it was deleted in Stripe, which is marked: nothing is charged any more (failures.md 22).
     """
     with run.transaction() as db:
         customer = accounts.get(db, customer_id)
@@ -37,7 +37,7 @@ def ready_customer(run: Run[Any], customer_id: int) -> Row[Any]:
             return customer
         with run.transaction() as db:
             accounts.mark_deleted_in_stripe(db, customer_id)
-    raise Permanent("the customer was deleted in Stripe")
+    raise deleted("the customer was deleted in Stripe")
 
 
 def make_default(run: Run[Any], customer: Row[Any], payment_method: str | None) -> None:
@@ -121,8 +121,8 @@ def _price_of_teams(run: Run[OpenCheckout], customer: Row[Any]) -> str:
 @handles(CompleteCheckout)
 def complete_checkout(run: Run[CompleteCheckout]) -> None:
     """Asked for when the browser returns and when Stripe says so, in any order: the first that sees it complete
-    keeps what came of it."""
-    customer = ready_customer(run, run.payload.customer_id)
+    keeps what came of it. That may be late: what the customer has done since counts."""
+    customer = ready_customer(run, run.payload.customer_id, deleted=AlreadyDone)
     page = checkout.retrieve(run.payload.session_id)
     if page.customer != customer.stripe_customer_id:
         raise Permanent("the page of Stripe Checkout is another customer's")
@@ -133,8 +133,14 @@ def complete_checkout(run: Run[CompleteCheckout]) -> None:
     with run.transaction() as db:
         known = payment_methods.has(db, customer.id, page.payment_method, ever=True)
     card = None if known else cards.retrieve(page.payment_method)
-    if card is not None:
-        make_default(run, customer, card.id)
+    if card is not None and card.customer != customer.stripe_customer_id:
+        card = None  # it was taken away again
+    newest = card is not None and _is_newest(customer, card)
+    if card is not None and newest:
+        try:
+            make_default(run, customer, card.id)
+        except Refused as error:
+            raise Busy(f"the card has just changed: it is looked at again ({error})", give_up_after=3600) from None
     seen = None if page.subscription is None else gateway.retrieve(page.subscription)
     if seen is not None:
         teams.hear_of_end(run, customer, seen)
@@ -142,5 +148,15 @@ def complete_checkout(run: Run[CompleteCheckout]) -> None:
     with run.finish(_shown(card) if card else None) as db:
         if seen is not None:
             subscriptions.keep(db, customer.id, seen, bills)
-        if card is not None:
+        if card is not None and newest:
             payment_methods.keep(db, customer.id, card, run.payload.session_id)
+        elif card is not None:
+            payment_methods.adopt(db, customer.id, card)
+
+
+def _is_newest(customer: Row[Any], card: cards.Card) -> bool:
+    """Whether the customer's default was entered before this card. One that came later is the newer choice."""
+    if customer.default_payment_method is None:
+        return True
+    default = cards.retrieve(customer.default_payment_method)
+    return default.customer != customer.stripe_customer_id or default.created_at <= card.created_at

@@ -196,7 +196,7 @@ def sync_subscription(run: Run[SyncSubscription]) -> None:
 def invoice_overage(run: Run[InvoiceOverage]) -> None:
     """A subscription begun since takes what is pending on its next invoice."""
     job = run.payload
-    customer = ready_customer(run, job.customer_id)
+    customer = ready_customer(run, job.customer_id, deleted=AlreadyDone)
     _wait_for_overage(run, job.subscription_id)
     with run.transaction() as db:
         if subscriptions.open_subscription(db, customer.id) is not None:

@@ -67,6 +67,11 @@ def _list(db: Connection, customer_id: int, card: Card, *, adopted: bool) -> Non
     db.execute(new.on_conflict_do_update(index_elements=[payment_methods.c.id], set_=now))
 
 
+def adopt(db: Connection, customer_id: int, card: Card) -> None:
+    """A card has arrived after a newer one has: all that follows from a card's arrival has followed from that."""
+    _list(db, customer_id, card, adopted=True)
+
+
 def keep(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
     """A card has arrived (architecture.md, "Adding a payment method"): it becomes the default, the trial grows once,
     a plan that was wanted at signup begins, and charges that failed are tried again on it.

@@ -1,6 +1,7 @@
 """Payment methods: cards that Stripe keeps, and whose they are."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from app.ledger.errors import Permanent
@@ -10,7 +11,8 @@ from app.stripe.client import NotFound, Refused, asking, client, send
 
 @dataclass(frozen=True)
 class Card:
-    """A card as Stripe shows it. `customer`: the Stripe customer that it is attached to."""
+    """A card as Stripe shows it. `customer`: the Stripe customer that it is attached to. `created_at`: when it was
+    entered."""
 
     id: str
     customer: str | None
@@ -18,6 +20,7 @@ class Card:
     last4: str
     exp_month: int
     exp_year: int
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def _read(method: dict[str, Any]) -> Card:
         raise Permanent(f"only cards are taken: payment method {method['id']} is {method['type']}")
     card = method["card"]
     expiry = (card["exp_month"], card["exp_year"])
-    return Card(method["id"], method["customer"], card["brand"], card["last4"], *expiry)
+    created_at = datetime.fromtimestamp(method["created"], UTC)
+    return Card(method["id"], method["customer"], card["brand"], card["last4"], *expiry, created_at)
 
 
 def retrieve(payment_method: str) -> Card:

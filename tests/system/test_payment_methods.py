@@ -234,6 +234,46 @@ def test_a_card_from_checkout_is_kept_when_the_browser_returns(web: FlaskClient,
     assert one("SELECT count(*) FROM jobs WHERE name = 'complete_checkout'") == 1
 
 
+def test_a_page_that_is_heard_of_late_does_not_replace_the_card_that_was_added_since(
+    web: FlaskClient, stripe: StripeSandbox
+) -> None:
+    jane = customer()
+    back = give_card_at(open_page(web, jane, "payment_method")["url"], "visa")
+    stripe.advance(60)
+    outcome(web, jane, add(web, jane, "pm_card_mastercard"))
+    master = default_in_stripe(jane)
+    stripe.advance(60)
+    web.get(back)
+    drain()
+    assert sorted(cards(web, jane)) == [("mastercard", True), ("visa", False)]
+    assert default_in_stripe(jane) == master
+    web.get(give_card_at(open_page(web, jane, "payment_method")["url"], "amex"))
+    drain()
+    assert ("amex", True) in cards(web, jane)
+
+
+def test_a_card_from_a_page_that_was_taken_away_before_we_heard_of_it_is_not_kept(
+    web: FlaskClient, stripe: StripeSandbox
+) -> None:
+    jane = customer()
+    back = give_card_at(open_page(web, jane, "payment_method")["url"], "visa")
+    client().v1.payment_methods.detach(stripe.objects("payment_method")[0]["id"])
+    web.get(back)
+    drain()
+    assert one("SELECT state FROM jobs WHERE name = 'complete_checkout'") == "succeeded"
+    assert (cards(web, jane), default_in_stripe(jane)) == ([], None)
+
+
+def test_a_page_of_a_customer_deleted_in_stripe_is_done_with(web: FlaskClient) -> None:
+    jane = customer()
+    back = give_card_at(open_page(web, jane, "payment_method")["url"], "visa")
+    client().v1.customers.delete(jane.stripe_id)
+    web.get(back)
+    drain()
+    assert one("SELECT state FROM jobs WHERE name = 'complete_checkout'") == "succeeded"
+    assert cards(web, jane) == []
+
+
 def test_a_page_that_was_not_completed_brings_nothing(web: FlaskClient) -> None:
     jane = customer()
     page = open_page(web, jane, "payment_method")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from werkzeug.test import TestResponse
 
 from app.billing import plans
-from app.contracts.billing import StartTeams, SyncSubscription
+from app.contracts.billing import InvoiceOverage, StartTeams, SyncSubscription
 from app.db import get_engine, transaction
 from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
@@ -550,6 +550,18 @@ def test_overage_that_no_invoice_took_is_billed_after_the_end(
     assert invoices(jane) == [("paid", 49900, 49900), ("paid", 1600, 1600)]
     assert plan(jane) == "trial"
     assert [item["amount"] for item in stripe.objects("invoiceitem")] == [1600]
+
+
+def test_overage_of_a_customer_deleted_in_stripe_is_done_with(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = on_teams(web)
+    [theirs] = stripe.objects("subscription")
+    client().v1.customers.delete(jane.stripe_id)
+    with transaction() as db:
+        enqueue(db, InvoiceOverage(customer_id=jane.id, subscription_id=theirs["id"]))
+    drain()
+    assert one("SELECT state FROM jobs WHERE name = 'invoice_overage'") == "succeeded"
 
 
 def test_after_teams_has_ended_it_can_be_had_again(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
