@@ -13,6 +13,9 @@ from app.logs import log
 from app.stripe import calls, payments
 from app.stripe import overage as items
 
+_SHOWN = 50
+"""What needs an operator is kept with the job, so many rows at most; `tallyhook reconcile` has them all."""
+
 
 @handles(Reconcile)
 def reconcile(run: Run[Reconcile]) -> None:
@@ -20,7 +23,12 @@ def reconcile(run: Run[Reconcile]) -> None:
     sweep.catch_up()
     for row in sweep.drift:
         log.warning("reconcile.drift", **row)
-    came_to: dict[str, Any] = {"checked": dict(sweep.checked), "drift": len(sweep.drift), "left": sweep.left}
+    came_to: dict[str, Any] = {
+        "checked": dict(sweep.checked),
+        "drift": len(sweep.drift),
+        "left": sweep.left,
+        "needs_operator": [row for row in sweep.drift if not row["repaired"]][:_SHOWN],
+    }
     with run.finish(came_to):
         pass
 

@@ -572,7 +572,7 @@ def test_by_the_clock_events_are_fetched_each_hour_and_objects_each_day(
     mend()
     sql("TRUNCATE reconcile_cursors")
     stripe.clear_requests()
-    assert by_the_clock(1) == {"checked": {}, "drift": 0, "left": 0}
+    assert by_the_clock(1) == {"checked": {}, "drift": 0, "left": 0, "needs_operator": []}
     assert stripe.requests() == [], "a system that has just begun has missed nothing"
 
     client().v1.subscriptions.update(subscription(ada), {"cancel_at_period_end": True})
@@ -591,6 +591,30 @@ def test_by_the_clock_events_are_fetched_each_hour_and_objects_each_day(
     assert came_to["checked"].keys() >= {"customers", "subscriptions", "charges", "invoices"}
     assert one("SELECT cancel_at_period_end FROM subscriptions") is False
     assert by_the_clock(5)["checked"].keys() == {"events"}
+
+
+def test_what_needs_an_operator_stays_with_the_job_that_found_it(web: FlaskClient, stripe: StripeSandbox) -> None:
+    ada = on_payg(web)
+    mend()
+    time_has_passed(hours=24)
+    second = client().v1.customers.create({"metadata": {"customer_id": str(ada.id)}})
+    for stranger in range(50):
+        client().v1.customers.create({"metadata": {"customer_id": str(9000 + stranger)}})
+    came_to = by_the_clock(1)
+    assert (came_to["drift"], came_to["left"], len(came_to["needs_operator"])) == (51, 51, 50)
+    [row] = [row for row in came_to["needs_operator"] if row["subject"] == f"customer:{ada.id}"]
+    assert (row["rule"], row["ours"], row["stripe"]) == ("customer_is_known", ada.stripe_id, second.id)
+    job_id = str(one("SELECT id FROM jobs WHERE name = 'reconcile'"))
+    shown = CliRunner().invoke(cli, ["jobs", "show", job_id]).stdout
+    assert second.id in shown
+    assert "delete the one that has nothing" in " ".join(shown.split())
+
+
+def test_the_help_says_what_follows_from_news_that_come_late() -> None:
+    result = CliRunner().invoke(cli, ["reconcile", "--help"])
+    said = " ".join(result.stdout.replace("│", " ").split())
+    assert "Takes no money itself" in said
+    assert "a card whose arrival was missed pays what has failed" in said
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(web: FlaskClient, stripe: StripeSandbox) -> None:
