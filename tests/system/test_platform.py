@@ -59,6 +59,9 @@ def test_metrics_add_up_over_both_web_processes_and_the_worker(
         assert site.post("/api/v1/customers", {"email": f"user{n}@example.com", "name": "User"}).status == 202
     site.post("/api/v1/customers", {"email": "nobody"})
     wait_until(lambda: one("SELECT count(*) FROM signups WHERE status = 'provisioned'") == 20, 60, "20 provisioned")
+    last = {"job": "send_welcome_email", "outcome": "succeeded"}  # an attempt is counted when it has committed
+    counted = "tallyhook_job_attempts_total"
+    wait_until(lambda: total(samples(site.get("/metrics").text), counted, **last) == 20, what="the last attempts")
     wait_until(lambda: one("SELECT count(*) FROM jobs WHERE state = 'running'") == 0, what="idle workers")
     scrapes = [samples(site.get("/metrics").text) for _ in range(8)]  # whichever process answers
     for seen in scrapes:
