@@ -5,14 +5,18 @@ to whoever a customer waits for.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import orjson
 
 from app.ledger.errors import Unavailable
-from app.stripe.client import NotFound, asking, client
+from app.stripe.client import asking, client
+from app.stripe.webhooks import object_now
+
+T = TypeVar("T")
 
 Page = list[dict[str, Any]]
 """At most a hundred objects, as Stripe shows them."""
@@ -31,7 +35,7 @@ def _pages(path: str, **filters: Any) -> Iterator[Page]:
     more: dict[str, Any] = {}
     while True:
         began = time.monotonic()
-        page = _patiently(path, {**filters, **more, "limit": 100})
+        page = _patiently(partial(_ask, path, {**filters, **more, "limit": 100}))
         yield page["data"]
         if not page["has_more"]:
             return
@@ -40,26 +44,19 @@ def _pages(path: str, **filters: Any) -> Iterator[Page]:
 
 
 def one(collection: str, object_id: str) -> dict[str, Any] | None:
-    """The object as it is now; None if there is none, or not any more.
-
-    Raises:
-        as `app.stripe.client.asking`
-    """
-    try:
-        found = _patiently(f"/v1/{collection}/{object_id}", {})
-    except NotFound:
-        return None
+    """As `app.stripe.webhooks.object_now`, at the pace of a page: there may be many to ask for."""
+    found = _patiently(partial(object_now, collection, object_id))
     time.sleep(1 / _PAGES_PER_S)
-    return None if found.get("deleted") else found
+    return found
 
 
-def _patiently(path: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def _patiently(ask: Callable[[], T]) -> T:
     for wait_s in _TRY_AGAIN_S:
         try:
-            return _ask(path, parameters)
+            return ask()
         except Unavailable as error:
             time.sleep(max(wait_s, error.retry_after or 0))
-    return _ask(path, parameters)
+    return ask()
 
 
 def _ask(path: str, parameters: dict[str, Any]) -> dict[str, Any]:
