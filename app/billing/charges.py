@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from app.billing import standing
 from app.billing.fixes import deployed
 from app.billing.tables import charge_entries, charges, fixes
 from app.contracts.billing import ChargeFix, RefundCharge, SendNotice
-from app.customers import accounts
 from app.ledger import ops
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import AlreadyDone
@@ -85,9 +85,8 @@ def succeed(db: Connection, charge: Row[Any], intent_id: str) -> None:
     _set(db, charge.id, state="succeeded", succeeded_at=func.clock_timestamp(), decline_code=None)
     if charge.failed_at is not None:
         tell(db, charge, "charge_succeeded", "paid")
-    lost = select(charges.c.id).where(charges.c.customer_id == charge.customer_id, charges.c.state == "uncollectible")
-    if charge.state == "uncollectible" and db.execute(lost).first() is None:
-        accounts.set_subscription_status(db, charge.customer_id, "active")
+    if charge.state == "uncollectible":
+        standing.settle(db, charge.customer_id)
 
 
 def decline(
@@ -139,7 +138,7 @@ def give_up(db: Connection, charge: Row[Any], reason: str) -> None:
         return
     note(db, charge.id, "uncollectible", reason=reason)
     _set(db, charge.id, state="uncollectible", failed_at=charge.failed_at or _now(db))
-    accounts.set_subscription_status(db, charge.customer_id, "past_due")
+    standing.settle(db, charge.customer_id)
     tell(db, charge, "charge_uncollectible", "lost")
 
 

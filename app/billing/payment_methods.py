@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select, tuple_, update
+from sqlalchemy import Connection, Row, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from app.billing import charges
+from app.billing import charges, standing
 from app.billing.subscriptions import begin
 from app.billing.tables import payment_methods
 from app.contracts.billing import SendNotice, StartTeams
@@ -80,17 +80,15 @@ def keep(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
         occasion: what it came by, such as a request's id: for each, what failed is tried once.
     """
     _list(db, customer_id, card, adopted=True)
-    # How Teams stands is Stripe's to say, and who is past due is so until what is owed has been paid.
-    settled = (customers.c.plan == "teams") | (customers.c.subscription_status == "past_due")
     db.execute(
         update(customers)
         .where(customers.c.id == customer_id)
         .values(
             default_payment_method=card.id,
             bonus_at=func.coalesce(customers.c.bonus_at, func.clock_timestamp()),
-            subscription_status=case((settled, customers.c.subscription_status), else_="active"),
         )
     )
+    standing.settle(db, customer_id)
     _begin_wanted_plan(db, customer_id, card)
     charges.redrive(db, customer_id, card.id, occasion)
 

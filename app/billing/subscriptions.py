@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from app.billing import invoices, overage, plans
+from app.billing import invoices, overage, plans, standing
 from app.billing.tables import billing_periods, plan_changes, subscriptions
 from app.contracts.billing import EndTeams, InvoiceOverage, SendNotice, SyncOverage, SyncSubscription, TrackFix
 from app.customers import accounts
@@ -82,13 +82,6 @@ def settle_wanted(db: Connection, customer_id: int) -> None:
     db.execute(update(customers).where(customers.c.id == customer_id).values(wanted_plan="trial"))
 
 
-def settle_status(db: Connection, customer_id: int) -> None:
-    """How a customer stands who has no subscription to Teams with us (any more)."""
-    customer = accounts.get(db, customer_id)
-    paying = customer.default_payment_method is not None or plans.is_on_marketplace(db, customer_id)
-    accounts.set_subscription_status(db, customer_id, "active" if paying else "trial")
-
-
 def end_for_marketplace(db: Connection, customer_id: int) -> None:
     """Who pays for a plan on the GitHub Marketplace does not pay for Teams with us: it ends at once, and the rest of
     its period is given back (failures.md 37)."""
@@ -126,7 +119,7 @@ def keep(db: Connection, customer_id: int, seen: Subscription, its_invoices: Seq
         reason, ref = "Teams was subscribed to", f"subscription:{seen.id}"
         begin(db, customer_id, "teams", reason=reason, ref=ref, effective_at=seen.created_at)
     if seen.ended_at is None:
-        accounts.set_subscription_status(db, customer_id, seen.status)
+        standing.settle(db, customer_id)
         _look_again(db, customer_id, seen)
         if seen.past_due and (before is None or before.past_due_since is None):
             ref, values = f"{seen.id}:{seen.period_start.isoformat()}", {"amount_cents": invoices.owed(its_invoices)}
@@ -208,7 +201,7 @@ def _end(db: Connection, customer_id: int, seen: Subscription, plan_after: str) 
     if accounts.get(db, customer_id).plan == "teams" and not plans.is_on_marketplace(db, customer_id):
         reason, ref = "Teams has ended", f"subscription:{seen.id}"
         begin(db, customer_id, plan_after, reason=reason, ref=ref, effective_at=seen.ended_at)
-    settle_status(db, customer_id)
+    standing.settle(db, customer_id)
     enqueue(db, InvoiceOverage(customer_id=customer_id, subscription_id=seen.id))
 
 

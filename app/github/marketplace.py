@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from app.billing import plans, subscriptions
+from app.billing import plans, standing, subscriptions
 from app.contracts.marketplace import ApplyMarketplacePlan
 from app.customers import accounts, signups
 from app.customers.signups import NewSignup
@@ -172,7 +172,7 @@ def _follow(db: Connection, customer_id: int, bought: Standing, now: datetime) -
         if paid_there:
             reason = "the Marketplace purchase has ended"
             subscriptions.begin(db, customer_id, "trial", reason=reason, ref=ref, effective_at=bought.since)
-            _settle(db, customer_id)
+            standing.settle(db, customer_id)
         return
     if paid_there and plans.plan_at(db, customer_id, now) == bought.plan:
         return
@@ -185,11 +185,5 @@ def _follow(db: Connection, customer_id: int, bought: Standing, now: datetime) -
         effective_at=bought.since,
         marketplace_from=bought.months_from,
     )
-    _settle(db, customer_id)
+    standing.settle(db, customer_id)
     subscriptions.end_for_marketplace(db, customer_id)
-
-
-def _settle(db: Connection, customer_id: int) -> None:
-    """Who is past due is so until what is owed has been paid."""
-    if accounts.get(db, customer_id).subscription_status != "past_due":
-        subscriptions.settle_status(db, customer_id)

@@ -25,7 +25,7 @@ from tests.system import money
 from tests.system.money import Customer
 from tests.system.scene import Mailbox, at_once, drain, drain_to_the_end, one, sql, time_passes
 from tests.system.test_payment_methods import add, cards, default_in_stripe, give_card_at, open_page, outcome
-from tests.system.test_plans import DAY, invoices, on_teams, plan
+from tests.system.test_plans import DAY, cancel, choose, invoices, on_teams, plan
 
 CONFIRM = "POST /v1/payment_intents/{intent}/confirm"
 REFUND = "POST /v1/refunds"
@@ -452,6 +452,31 @@ def test_a_card_from_checkout_is_charged_though_stripe_showed_it_before(web: Fla
     web.get(back)
     drain()
     assert cards(web, ada) == [("mastercard", True), ("visa", False)]
+
+
+def test_a_lost_charge_of_payg_says_nothing_of_teams_and_all_of_what_comes_after_it(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    ada = money.customer("payg")
+    outcome(web, ada, add(web, ada, "pm_card_visa"))
+    [card] = stripe.objects("payment_method")
+    stripe.change_card(card["id"], "chargeCustomerFail")
+    money.deploy(ada, 1)
+    drain()
+    stripe.change_card(card["id"], "visa")
+    assert outcome(web, ada, choose(web, ada, "teams"))["state"] == "succeeded"
+    client().v1.payment_intents.cancel(charge_of(stripe)["id"])
+    sync(ada)
+    assert money.charge_states(ada) == ["uncollectible"]
+    assert (money.status(ada).subscription_status, money.status(ada).can_use_service) == ("active", True)
+    assert outcome(web, ada, cancel(web, ada))["state"] == "succeeded"
+    assert (plan(ada), money.status(ada).subscription_status) == ("trial", "past_due")
+
+
+def charge_of(stripe: StripeSandbox) -> dict[str, Any]:
+    """The one intent of a fix."""
+    [found] = [intent for intent in stripe.objects("payment_intent") if "fix" in (intent["metadata"] or {})]
+    return dict(found)
 
 
 def expire(method: str, at: datetime) -> None:
