@@ -13,16 +13,17 @@ from app.stripe.invoices import Invoice
 
 
 def keep(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
-    """Write what the customer's invoices are now. Where a bank wants to hear the customer, they get a link, once."""
+    """Write what the customer's invoices are now. Where a bank wants to hear the customer, they get a link, once; so
+    they do where one failed that no subscription is past due for."""
     if not seen:
         return
     rows = [{"customer_id": customer_id, **asdict(invoice)} for invoice in seen]
     for row in rows:
-        wants_customer = row.pop("wants_customer")
-        if wants_customer and row["hosted_url"]:
+        wants_customer, failed_alone = row.pop("wants_customer"), row.pop("failed_alone")
+        if (wants_customer or failed_alone) and row["hosted_url"]:
             values = {"amount_cents": row["total_cents"] - row["paid_cents"], "url": row["hosted_url"]}
-            ref = f"invoice:{row['id']}"
-            enqueue(db, SendNotice(customer_id=customer_id, kind="invoice_action_required", ref=ref, values=values))
+            kind, ref = "invoice_action_required" if wants_customer else "invoice_failed", f"invoice:{row['id']}"
+            enqueue(db, SendNotice(customer_id=customer_id, kind=kind, ref=ref, values=values))
     new = upsert(invoices).values(rows)
     now = {name: new.excluded[name] for name in ("number", "status", "total_cents", "paid_cents", "hosted_url")}
     db.execute(new.on_conflict_do_update(index_elements=[invoices.c.id], set_=now))

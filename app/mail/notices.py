@@ -426,6 +426,28 @@ class InvoiceActionRequired(Notice, kind="invoice_action_required"):
         return "Confirm the payment", self.url
 
 
+class InvoiceFailed(Notice, kind="invoice_failed"):
+    """The money for an invoice of its own did not come, such as that for the last fixes of a Teams that has ended."""
+
+    amount_cents: Cents
+    url: Url
+    """Stripe's page of the invoice, where the customer can pay it."""
+
+    @property
+    def subject(self) -> str:
+        return f"An invoice of {dollars(self.amount_cents)} could not be charged"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"We could not charge the {dollars(self.amount_cents)} of your last invoice for Teams. It stays open until"
+            " it is paid.",
+            "Pay it on its page, with this card or another one.",
+        ]
+
+    def action(self) -> tuple[str, str]:
+        return "Pay the invoice", self.url
+
+
 class DisputeOpened(_OfCharge, kind="dispute_opened"):
     """The holder of a card has told the bank that a charge is not right."""
 

@@ -10,7 +10,8 @@ from app.stripe.client import asking, client, metadata, send, since
 
 @dataclass(frozen=True)
 class Invoice:
-    """An invoice as Stripe shows it. Money in cents. `wants_customer`: the bank wants to hear them before it pays."""
+    """An invoice as Stripe shows it. Money in cents. `wants_customer`: the bank wants to hear them before it pays.
+    `failed_alone`: it was tried and is not paid, and belongs to no subscription that would be past due for it."""
 
     id: str
     number: str | None
@@ -21,6 +22,7 @@ class Invoice:
     hosted_url: str | None
     created_at: datetime
     wants_customer: bool = False
+    failed_alone: bool = False
 
 
 def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
@@ -34,6 +36,7 @@ def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
         hosted_url=found["hosted_invoice_url"],
         created_at=datetime.fromtimestamp(found["created"], UTC),
         wants_customer=wants_customer,
+        failed_alone=found["status"] == "open" and found["attempted"] and found["parent"] is None,
     )
 
 

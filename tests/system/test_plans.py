@@ -552,6 +552,26 @@ def test_overage_that_no_invoice_took_is_billed_after_the_end(
     assert [item["amount"] for item in stripe.objects("invoiceitem")] == [1600]
 
 
+def test_who_does_not_pay_the_last_overage_is_told_once(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    jane = on_teams(web)
+    for issue in range(3):
+        deploy(jane, issue + 1)
+    drain()
+    client().v1.subscriptions.cancel(stripe.objects("subscription")[0]["id"])  # in the dashboard, without an invoice
+    sync(jane, "evt_deleted")
+    stripe.change_card(stripe.objects("payment_method")[0]["id"], "chargeCustomerFail")
+    stripe.advance(2 * 3600)
+    sync(jane, "evt_later")
+    sync(jane, "evt_later_still")
+    [mail] = [mail for mail in mailbox.mails() if "could not be charged" in mail.subject]
+    [unpaid] = [invoice for invoice in stripe.objects("invoice") if invoice["status"] == "open"]
+    assert "$16.00" in mail.subject
+    assert unpaid["hosted_invoice_url"] in mail.text
+
+
 def test_overage_of_a_customer_deleted_in_stripe_is_done_with(
     web: FlaskClient, stripe: StripeSandbox, price: str
 ) -> None:
