@@ -15,7 +15,7 @@ from app.contracts.http import BillingStatus
 from app.customers import accounts
 
 GRACE = timedelta(days=RETRY_DAYS[-1])
-"""How long after a first failure the service goes on: until the last retry."""
+"""How long after a first failure the service goes on: a week, in which the last retry comes unless billing was held."""
 
 
 def billing_status(db: Connection, customer_id: int) -> BillingStatus:

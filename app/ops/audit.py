@@ -144,6 +144,7 @@ _RULES: dict[str, tuple[str, str]] = {
         WHERE cents IS DISTINCT FROM told AND NOT EXISTS (
             SELECT FROM jobs WHERE jobs.customer_id = periods.customer_id AND name = 'sync_overage'
                 AND state NOT IN ('succeeded', 'dead', 'cancelled'))
+            AND NOT EXISTS (SELECT FROM customers WHERE id = periods.customer_id AND stripe_deleted_at IS NOT NULL)
         """,
     ),
     "customer_has_one_first_key": (
