@@ -85,13 +85,13 @@ def test_an_api_key_is_limited_and_another_one_is_not(web: FlaskClient, configur
 
 
 def test_api_rate_limits_hold_over_all_web_processes_at_once(start_web: Callable[..., Site]) -> None:
-    sites = [start_web(API_RATE_LIMIT="20/minute"), start_web(API_RATE_LIMIT="20/minute")]
+    sites = [start_web(API_RATE_LIMIT="8/minute"), start_web(API_RATE_LIMIT="8/minute")]  # of two processes each
     key = key_of("jane@example.com").secret
-    calls = [partial(sites[n % 2].get, "/api/v1/billing/status", X_API_Key=key) for n in range(60)]
+    calls = [partial(sites[n % 2].get, "/api/v1/billing/status", X_API_Key=key) for n in range(30)]
     answers = at_once(*calls)
     statuses = Counter(answer.status for answer in answers)
     assert statuses.keys() == {200, 429}, (statuses, [site.process.output[-2000:] for site in sites])
-    assert statuses[200] >= 20  # more where a minute of the clock ended in the middle: then two are counted
+    assert statuses[200] >= 8  # more where a minute of the clock ended in the middle: then two are counted
     assert all(int(answer.headers["retry-after"]) > 0 for answer in answers if answer.status == 429)
 
 
