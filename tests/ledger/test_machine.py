@@ -283,7 +283,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 # Not shrunk: the long run below finds the short way to what this one finds in seconds.
 LedgerMachine.TestCase.settings = settings(
-    max_examples=20,
+    max_examples=12,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

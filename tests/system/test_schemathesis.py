@@ -14,7 +14,7 @@ from tests.system.scene import count, sql
 from tests.system.test_api_keys import key_of
 
 EXAMPLES = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
