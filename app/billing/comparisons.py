@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select
@@ -28,7 +27,7 @@ from app.contracts.billing import OfCustomer, SyncSubscription
 from app.contracts.webhooks import LearnOverage, RememberIntent, SyncCharge, SyncCustomer, SyncInvoices
 from app.customers.tables import customers
 from app.settings import get_settings
-from app.stripe import calls, history, overage
+from app.stripe import calls, history
 from app.stripe import subscriptions as gateway
 from app.stripe.history import Page
 
@@ -343,12 +342,6 @@ def _overage_expected(db: Connection, _since: datetime) -> dict[str, Difference]
     }
 
 
-def _overage_pages() -> Iterator[Page]:
-    items = overage.all_items()
-    while page := list(islice(items, 100)):
-        yield page
-
-
 def _overage_differs(db: Connection, page: Page) -> Iterator[Difference]:
     """An item that is more than we know of, each fix at its price, was set by us and a restored database has forgotten
     it (failures.md 40). Any other sum is somebody else's: it is not set over, and not believed."""
@@ -436,7 +429,7 @@ COMPARISONS: dict[str, Comparison] = {
     "charges": Comparison(_charges_expected, history.intents, _charges_differ, "payment_intents"),
     "refunds": Comparison(_none_expected, history.refunds, _refunds_differ, "refunds"),
     "disputes": Comparison(_none_expected, lambda _: history.disputes(), _disputes_differ, "disputes"),
-    "overage": Comparison(_overage_expected, lambda _: _overage_pages(), _overage_differs, "invoiceitems"),
+    "overage": Comparison(_overage_expected, lambda _: history.overage_items(), _overage_differs, "invoiceitems"),
     "invoices": Comparison(_invoices_expected, history.invoices, _invoices_differ, "invoices"),
 }
 """By kind of object, in the order of what depends on what."""

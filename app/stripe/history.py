@@ -100,6 +100,13 @@ def disputes() -> Iterator[Page]:
     return _pages("/v1/disputes")
 
 
+def overage_items() -> Iterator[Page]:
+    """The invoice items that are an overage of ours. Of an item the time is called `date`, and not every server of
+    this API filters by it: all of them are read."""
+    for page in _pages("/v1/invoiceitems"):
+        yield [item for item in page if "overage_of" in (item["metadata"] or {})]
+
+
 def invoices(since: datetime) -> Iterator[Page]:
     """Invoices created since then, and older ones that are drafts or open still; some of them twice."""
     yield from _pages("/v1/invoices", created={"gte": _second(since)})
