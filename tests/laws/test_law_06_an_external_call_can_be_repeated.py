@@ -1,8 +1,6 @@
 """Law 6. Its key derives from what it is for, never from the attempt; its parameters are frozen; no transaction is
 open across the network. More of Stripe's bad days is in tests/system/test_stripe_failures.py."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from app.contracts.provisioning import CreateStripeCustomer
@@ -11,22 +9,11 @@ from app.db import transaction
 from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
 from app.sandbox.stripe import StripeSandbox
-from app.settings import get_settings
 from app.stripe import calls
-from app.stripe import client as gateway
 from tests.conftest import wait_until
 from tests.ledger.scene import in_threads, sql, time_passes
 
 CREATE = "POST /v1/customers"
-
-
-@pytest.fixture
-def stripe(monkeypatch: pytest.MonkeyPatch) -> Iterator[StripeSandbox]:
-    with StripeSandbox() as sandbox:
-        monkeypatch.setattr(get_settings(), "stripe_api_base", sandbox.url)
-        gateway.client.cache_clear()
-        yield sandbox
-    gateway.client.cache_clear()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ never believed. Whole histories in any order are in tests/system/test_webhook_or
 
 import json
 import time
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -15,9 +14,7 @@ from app.db import transaction
 from app.intake import create_app
 from app.ledger.enqueue import enqueue
 from app.sandbox.stripe import StripeSandbox, signature_header
-from app.settings import get_settings
 from app.stripe import catalog
-from app.stripe import client as gateway
 from app.stripe.client import client
 from tests.system.money import Customer, charge_states, customer, deploy, entries
 from tests.system.scene import drain, one, sql
@@ -25,13 +22,7 @@ from tests.system.scene import drain, one, sql
 _numbers = count(1)
 
 
-@pytest.fixture(autouse=True)
-def stripe(monkeypatch: pytest.MonkeyPatch) -> Iterator[StripeSandbox]:
-    with StripeSandbox() as sandbox:
-        monkeypatch.setattr(get_settings(), "stripe_api_base", sandbox.url)
-        gateway.client.cache_clear()
-        yield sandbox
-    gateway.client.cache_clear()
+pytestmark = pytest.mark.usefixtures("stripe")
 
 
 @pytest.fixture
