@@ -7,7 +7,7 @@ import dramatiq
 import psycopg
 from dramatiq.brokers.redis import RedisBroker
 
-dramatiq.set_broker(RedisBroker(url=os.environ["REDIS_URL"]))  # type: ignore[no-untyped-call]
+dramatiq.set_broker(RedisBroker(url=os.environ["REDIS_URL"]))
 
 _local = threading.local()
 

@@ -94,7 +94,7 @@ def _settle_in(scene: Scene, client: Client, customers: Sequence[Customer]) -> N
         customer.key = keys[customer.email]
     send(client, [customer.adds(customer.card) for customer in customers if customer.card is not None])
     for customer in customers:
-        wait_until(lambda c=customer: _stands(client, c)["plan"] == c.plan, 180, f"the plan of {customer.email}")  # type: ignore[misc]
+        wait_until(lambda c=customer: _stands(client, c)["plan"] == c.plan, 180, f"the plan of {customer.email}")
         customer.stripe_id = _stands(client, customer)["stripe_customer_id"]
 
 

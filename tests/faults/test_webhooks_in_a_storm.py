@@ -52,7 +52,7 @@ def _busy_day(scene: Scene, customers: Sequence[Customer]) -> list[dict[str, Any
                 client().v1.payment_methods.detach(card)
             if customer.plan == "teams":
                 ends = {"cancel_at_period_end": bool(turn % 2)}
-                client().v1.subscriptions.update(subscriptions[customer.stripe_id], ends)  # type: ignore[arg-type]
+                client().v1.subscriptions.update(subscriptions[customer.stripe_id], ends)
             elif turn < 15:
                 client().v1.refunds.create({"payment_intent": intents[customer.stripe_id], "amount": 100})
     return events
@@ -88,7 +88,7 @@ def test_every_event_is_one_job_and_the_end_is_stripes(scene: Scene, capsys: pyt
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         answers = pool.map(lambda event: stripe.post(_signed(event)), sent)
         for part in (1, 2):
-            wait_until(lambda part=part: scalar(_ARRIVED) >= len(events) * part // 3, 120, "a third of the events")  # type: ignore[misc]
+            wait_until(lambda part=part: scalar(_ARRIVED) >= len(events) * part // 3, 120, "a third of the events")
             os.killpg(scene.supervisor.pids("worker")[0], signal.SIGKILL)
             redis.Redis(port=scene.redis.port).flushall()
         new = sum(not answer["duplicate"] for answer in answers)

@@ -50,7 +50,7 @@ def test_what_is_refused_is_not_recorded_as_done(do: Callable[[Connection, UUID]
     [job_id] = submit(Act(n=1))
     drain()
     with pytest.raises(ops.NotAllowed), transaction() as db:
-        do(db, job_id, actor="ada")  # type: ignore[call-arg]
+        do(db, job_id, actor="ada")
     assert _recorded() == []
     assert state(job_id) == "succeeded"
 

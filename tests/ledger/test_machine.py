@@ -294,7 +294,7 @@ TestLedger = LedgerMachine.TestCase
 
 @pytest.mark.slow
 def test_the_ledger_against_its_model_for_longer() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
             max_examples=600, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)

@@ -44,7 +44,7 @@ def test_the_database_allows_a_move_exactly_when_the_code_does(before: State, af
         with pytest.raises(IntegrityError) as caught:
             sql(move)
         assert caught.value.orig is not None
-        assert caught.value.orig.diag.constraint_name == "job_moves"  # type: ignore[attr-defined]
+        assert caught.value.orig.diag.constraint_name == "job_moves"
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def test_the_audit_finds_two_stripe_customers_of_one_of_ours() -> None:
 def test_the_audit_finds_a_fix_that_was_charged_twice(stripe: StripeSandbox) -> None:
     [paid] = [intent for intent in stripe.objects("payment_intent") if intent["amount_received"]]
     again = {name: paid[name] for name in ("amount", "currency", "customer", "metadata", "payment_method")}
-    client().v1.payment_intents.create({**again, "confirm": True, "off_session": True})  # type: ignore[typeddict-item]
+    client().v1.payment_intents.create({**again, "confirm": True, "off_session": True})
     [finding] = report()["findings"]
     assert (finding["rule"], finding["subject"]) == ("stripe_charges_agree", f"fix:{paid['metadata']['fix_id']}")
     assert "1500" in finding["detail"]

@@ -469,9 +469,7 @@ def machine(stripe: StripeSandbox, configure: Callable[..., None]) -> Callable[[
 
 
 def run(machine: Callable[[], MoneyMachine], **how: Any) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine, settings=settings(deadline=None, suppress_health_check=list(HealthCheck), **how)
-    )
+    run_state_machine_as_test(machine, settings=settings(deadline=None, suppress_health_check=list(HealthCheck), **how))
 
 
 def test_the_money_adds_up_whatever_happens(machine: Callable[[], MoneyMachine]) -> None:

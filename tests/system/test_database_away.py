@@ -80,7 +80,7 @@ def test_a_worker_outlives_the_database_and_finishes_what_was_accepted(
 
 def test_an_exhausted_pool_is_a_503_and_then_over(web: FlaskClient) -> None:
     with ExitStack() as stack:
-        for _ in range(get_engine().pool.size()):  # type: ignore[attr-defined]
+        for _ in range(get_engine().pool.size()):
             stack.enter_context(get_engine().connect())
         is_away(sign_up(web))
         is_away(web.get("/readyz"))
@@ -121,7 +121,7 @@ def test_a_database_that_has_become_read_only_is_a_503_and_then_over(web: FlaskC
     finally:
         with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as db:
             db.execute("SET default_transaction_read_only = off")
-            db.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')  # type: ignore[arg-type]
+            db.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
         get_engine().dispose()
     assert count("signups") == 0
     assert sign_up(web).status_code == 202

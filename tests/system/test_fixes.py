@@ -58,7 +58,7 @@ def test_the_bonus_adds_five_once() -> None:
 def test_the_same_fix_by_another_result_is_one_fix(case: dict[str, str]) -> None:
     ada = money.customer("payg", "pm_card_visa")
     money.deploy(ada, 1)
-    money.deploy(ada, 1, **case)  # type: ignore[arg-type]
+    money.deploy(ada, 1, **case)
     drain()
     assert money.outcomes(ada) == ["charge"]
 
@@ -67,7 +67,7 @@ def test_the_same_fix_by_another_result_is_one_fix(case: dict[str, str]) -> None
 def test_a_fix_at_another_place_is_another_fix(case: dict[str, object]) -> None:
     ada = money.customer()
     money.deploy(ada, 1)
-    money.deploy(ada, **({"issue": 1} | case))  # type: ignore[arg-type]
+    money.deploy(ada, **({"issue": 1} | case))
     drain()
     assert money.outcomes(ada) == ["included", "included"]
 

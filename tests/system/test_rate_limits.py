@@ -16,9 +16,9 @@ from tests.system.test_api_keys import key_of, through
 
 def refused(answer: object, most: int) -> None:
     """429, and when to come again."""
-    assert answer.status_code == 429  # type: ignore[attr-defined]
-    assert answer.content_type == "application/problem+json"  # type: ignore[attr-defined]
-    assert 0 < int(answer.headers["Retry-After"]) <= most + 1  # type: ignore[attr-defined]
+    assert answer.status_code == 429
+    assert answer.content_type == "application/problem+json"
+    assert 0 < int(answer.headers["Retry-After"]) <= most + 1
 
 
 def test_signups_of_one_sender_are_limited(web: FlaskClient, configure: Callable[..., None]) -> None:
@@ -47,9 +47,9 @@ def test_signups_of_one_e_mail_are_limited_wherever_they_come_from(
         return sign_up(web, email=email)
 
     for n, email in enumerate(["jane@example.com", "JANE@example.com", "Jane@Example.com"]):
-        assert from_sender(n, email).status_code == 202  # type: ignore[attr-defined]
+        assert from_sender(n, email).status_code == 202
     refused(from_sender(9, "jane@EXAMPLE.com"), 3600)
-    assert from_sender(9, "john@example.com").status_code == 202  # type: ignore[attr-defined]
+    assert from_sender(9, "john@example.com").status_code == 202
 
 
 def test_a_limit_of_a_known_address_is_that_of_an_unknown_one(
@@ -78,10 +78,10 @@ def test_an_api_key_is_limited_and_another_one_is_not(web: FlaskClient, configur
         return web.get(path, headers={"X-API-Key": key.secret})
 
     for _ in range(3):
-        assert ask(jane).status_code == 200  # type: ignore[attr-defined]
+        assert ask(jane).status_code == 200
     refused(ask(jane), 60)
     refused(ask(jane, "/api/v1/jobs/01900000-0000-7000-8000-000000000000"), 60)
-    assert ask(john).status_code == 200  # type: ignore[attr-defined]
+    assert ask(john).status_code == 200
 
 
 def test_api_rate_limits_hold_over_all_web_processes_at_once(start_web: Callable[..., Site]) -> None:

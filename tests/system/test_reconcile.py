@@ -148,7 +148,7 @@ def invoice_voided(stripe: StripeSandbox, _: Customer, teams: Customer) -> None:
 def draft(of: Customer) -> str:
     """An invoice that somebody has begun in the dashboard."""
     item = {"customer": of.stripe_id, "amount": 100, "currency": "usd"}
-    client().v1.invoice_items.create(item)  # type: ignore[arg-type]
+    client().v1.invoice_items.create(item)
     return client().v1.invoices.create({"customer": of.stripe_id, "pending_invoice_items_behavior": "include"}).id
 
 
@@ -170,7 +170,7 @@ def card_detached(stripe: StripeSandbox, payg: Customer, _: Customer) -> None:
 def other_default(stripe: StripeSandbox, payg: Customer, _: Customer) -> None:
     card = client().v1.payment_methods.attach("pm_card_mastercard", {"customer": payg.stripe_id})
     settings = {"invoice_settings": {"default_payment_method": card.id}}
-    client().v1.customers.update(payg.stripe_id, settings)  # type: ignore[arg-type]
+    client().v1.customers.update(payg.stripe_id, settings)
 
 
 UNMADE: dict[str, tuple[Callable[[StripeSandbox, Customer, Customer], None], str]] = {
@@ -386,7 +386,7 @@ def test_overage_that_somebody_changed_in_stripe_needs_an_operator(
     mend()
     [item] = [item["id"] for item in stripe.objects("invoiceitem")]
     for changes in ({"amount": 5}, {"amount": 9900}, {"metadata": {"fixes": "1"}, "amount": 800}):
-        client().v1.invoice_items.update(item, changes)  # type: ignore[arg-type]
+        client().v1.invoice_items.update(item, changes)
         [row] = reconcile("--fix")
         assert (row["rule"], row["subject"], row["repaired"]) == ("overage_agrees", f"invoice_item:{item}", False)
         assert "1600 cents for 2 fixes" in row["ours"]
@@ -430,7 +430,7 @@ def test_what_stripe_has_of_somebody_who_is_not_here_is_told_and_not_invented(
     lost = client().v1.customers.create({"metadata": {"customer_id": "999"}})
     second = client().v1.customers.create({"metadata": {"customer_id": str(ada.id)}})
     wanted = {"amount": 1500, "currency": "usd", "customer": lost.id, "metadata": {"fix": "f00", "fix_id": "999"}}
-    unknown = client().v1.payment_intents.create(wanted)  # type: ignore[arg-type]
+    unknown = client().v1.payment_intents.create(wanted)
     before = rows_of_all_tables() | {"operator_actions": 0}
     drift = reconcile("--fix")
     assert {(row["rule"], row["subject"]) for row in drift} == {
@@ -448,7 +448,7 @@ def test_money_that_differs_needs_an_operator(web: FlaskClient, stripe: StripeSa
     mend()
     [paid] = stripe.objects("payment_intent")
     again = {name: paid[name] for name in ("amount", "currency", "customer", "metadata", "payment_method")}
-    client().v1.payment_intents.create({**again, "confirm": True, "off_session": True})  # type: ignore[typeddict-item]
+    client().v1.payment_intents.create({**again, "confirm": True, "off_session": True})
     [row] = [row for row in reconcile("--fix") if row["rule"] != "event_arrived"]
     assert (row["rule"], row["repaired"]) == ("charge_agrees", False)
     assert "another payment intent" in row["repair"]

@@ -39,7 +39,7 @@ def hours_pass(stripe: StripeSandbox, hours: float) -> None:
 
 
 def stripe_customer() -> str | None:
-    return one("SELECT stripe_customer_id FROM customers")  # type: ignore[no-any-return]
+    return one("SELECT stripe_customer_id FROM customers")
 
 
 # 2: crash, or a lost answer, between creating the customer and storing its id
@@ -335,4 +335,4 @@ def make_in_stripe(stripe: StripeSandbox, **params: object) -> None:
     import stripe as sdk
 
     client = sdk.StripeClient("sk_test_x", base_addresses={"api": stripe.url})
-    client.v1.customers.create(params)  # type: ignore[arg-type]
+    client.v1.customers.create(params)

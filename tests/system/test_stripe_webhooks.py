@@ -574,7 +574,7 @@ def test_an_object_of_an_unheard_of_shape_ends_with_a_reason_and_stands_in_nobod
     sql("DELETE FROM jobs")
     kind, changes = odd
     [thing] = [found for found in stripe.objects(kind) if ada.stripe_id in (found["id"], found.get("customer"))]
-    stripe._store.update(stripe._store.get(thing["id"])[0] | changes)  # type: ignore[index]
+    stripe._store.update(stripe._store.get(thing["id"])[0] | changes)
     of_ada = event("customer.subscription.updated", {"id": subscription_of(ada), "customer": ada.stripe_id})
     of_her_cards = event("customer.updated", {"id": ada.stripe_id})
     of_bob = event("customer.updated", {"id": bob.stripe_id})
