@@ -58,7 +58,7 @@ def _wants_customer(found: dict[str, Any]) -> bool:
         return False
     wanted = {"invoice": found["id"], "status": "open", "expand": ["data.payment.payment_intent"], "limit": 100}
     with asking():
-        page = client().v1.invoice_payments.list(wanted)  # type: ignore[arg-type]  # its keys depend on what is asked
+        page = client().v1.invoice_payments.list(wanted)  # type: ignore[arg-type]  # a plain dict, not the SDK's type
         payments = [payment.to_dict()["payment"] for payment in page.auto_paging_iter()]
     intents = [payment.get("payment_intent") or {} for payment in payments]
     return any(intent.get("status") == "requires_action" for intent in intents)
