@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.billing import plans
-from app.db import transaction
+from app.db import get_engine, transaction
 from app.ledger import ops
+from app.ledger.claim import claim
 from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
 from tests.conftest import wait_until
 from tests.system import money
-from tests.system.scene import Mailbox, at_once, drain, drain_to_the_end, one, spoil, sql, time_passes
+from tests.system.scene import Mailbox, at_once, drain, drain_to_the_end, one, spoil, sql, sweep, time_passes
 from tests.system.test_plans import on_teams
 
 ITEMS = "* /v1/invoiceitems*"
@@ -43,6 +44,24 @@ def test_the_last_free_fix_is_announced_and_those_over_it_are_recorded_and_cost_
     assert (seen.current_usage, seen.remaining, seen.can_use_service) == (5, 0, False)
     assert money.charge_states(ada) == []
     assert len(mailbox.mails()) == 3  # the last free one, and two over it
+
+
+def test_of_two_fixes_on_two_workers_one_gets_the_last_place() -> None:
+    """failures.md 27: the second does not begin while another worker has the first (law 7)."""
+    ada = money.customer()
+    for issue in range(4):
+        money.deploy(ada, issue + 1)
+    drain()
+    for issue in (5, 6):
+        money.deploy(ada, issue)
+    with get_engine().connect() as db:
+        assert len(claim(db, queue="billing", names=["track_fix"], closed=[], owner="another worker", limit=1)) == 1
+    drain()
+    assert money.outcomes(ada) == ["included"] * 4
+    sql("UPDATE jobs SET lease_until = clock_timestamp() - interval '1 ms' WHERE state = 'running'")
+    sweep()
+    drain_to_the_end()
+    assert money.outcomes(ada) == ["included"] * 5 + ["over_limit"]
 
 
 def test_the_bonus_adds_five_once() -> None:
