@@ -11,7 +11,8 @@ from app.ledger.executor import Executor
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import calls
 from tests.conftest import wait_until
-from tests.ledger.scene import in_threads, sql, time_passes
+from tests.ledger.scene import sql, time_passes
+from tests.system.scene import during
 
 CREATE = "POST /v1/customers"
 
@@ -67,18 +68,15 @@ def test_after_23_hours_it_looks_before_it_sends_again(stripe: StripeSandbox, cu
 
 
 def test_no_transaction_is_open_while_stripe_is_asked(stripe: StripeSandbox, customer_id: int) -> None:
-    stripe.fault("delay", operation=CREATE, ms=1500)
-    with in_threads(1, _attempt):
-        wait_until(lambda: sql("SELECT 1 FROM external_calls"), what="the call about to be sent")
-        wait_until(
-            lambda: (
-                sql(
-                    "SELECT count(*) = 0 FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
-                )
-                == [(True,)]
-            ),
-            timeout_s=1,
-            what="no open transaction",
-        )
+    def look() -> None:
+        wait_until(lambda: open_transactions() == 0, timeout_s=5, what="no open transaction")
         assert sql("SELECT state FROM jobs WHERE name = 'create_stripe_customer'") == [("running",)]
+
+    def open_transactions() -> int:
+        [[found]] = sql(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+        )
+        return int(found)
+
+    during(stripe, CREATE, _attempt, look)

@@ -99,12 +99,13 @@ def test_a_key_of_live_mode_is_another_key(api, connect):
 
 
 def test_a_key_in_use_is_409(api, connect, sandbox):
-    sandbox.fault("delay", operation=CREATE, ms=400)
+    sandbox.fault("delay", operation=CREATE, ms=15_000)
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(api.customers.create, {}, keyed("k"))
-        wait_until(lambda: sandbox.requests(CREATE) != [], 5)
+        wait_until(lambda: [entry["fault"] for entry in sandbox.requests(CREATE)] == ["delay"], 5)
         with pytest.raises(stripe.APIError) as refused:
             connect().v1.customers.create({}, keyed("k"))
+        sandbox.clear_faults()
     assert (refused.value.http_status, refused.value.error.code) == (409, "idempotency_key_in_use")
     assert api.customers.create({}, keyed("k")).id == slow.result().id
 

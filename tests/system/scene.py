@@ -25,6 +25,8 @@ from app.ledger import ops
 from app.ledger.command import queues
 from app.ledger.executor import Executor
 from app.ledger.relay import Relay
+from app.sandbox.stripe import StripeSandbox
+from tests.conftest import wait_until
 from tests.processes import Process
 
 KEY = re.compile(r"rsolv_[A-Za-z0-9_-]{43}")
@@ -157,6 +159,21 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
     if errors:
         raise errors[0]
     return results
+
+
+def during(stripe: StripeSandbox, operation: str, work: Callable[[], Any], act: Callable[[], Any]) -> None:
+    """`act` happens while a request of `work`'s is on its way: Stripe does it when `act` has been done."""
+    stripe.clear_requests()
+    stripe.fault("delay", operation=operation, ms=15_000)
+
+    def interrupt() -> None:
+        wait_until(lambda: [r for r in stripe.requests(operation) if r["fault"] == "delay"], what=operation)
+        try:
+            act()
+        finally:
+            stripe.clear_faults()
+
+    at_once(work, interrupt)
 
 
 def sign_up(web: FlaskClient, *, key: str | None = None, **body: Any) -> TestResponse:

@@ -17,9 +17,8 @@ from app.ledger.relay import Relay
 from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe.client import client
-from tests.conftest import wait_until
 from tests.system import money
-from tests.system.scene import Mailbox, at_once, drain, drain_to_the_end, job, one, sql, time_passes
+from tests.system.scene import Mailbox, drain, drain_to_the_end, during, job, one, sql, time_passes
 
 CREATE = "POST /v1/payment_intents"
 CONFIRM = "POST /v1/payment_intents/{intent}/confirm"
@@ -408,18 +407,12 @@ def test_an_intent_that_is_paid_by_its_link_while_it_is_confirmed_is_looked_at_a
     money.deploy(ada, 1)
     drain()
     [intent] = stripe.objects("payment_intent")
-    stripe.fault("delay", ms=2000, operation=CONFIRM)
-    stripe.clear_requests()
     money.give_card(ada, "pm_card_visa")
     with transaction() as db:
         charges.redrive(db, ada.id, "pm_new", "new")
-
-    def pay_by_link() -> None:
-        wait_until(lambda: stripe.requests(CONFIRM), what="the confirmation on the new card")
-        stripe.authenticate(intent["id"])
-
-    at_once(drain, pay_by_link)
-    assert "has just changed" in one("SELECT error_message FROM jobs WHERE error_kind = 'busy'")
+    during(stripe, CONFIRM, drain, lambda: stripe.authenticate(intent["id"]))
     drain_to_the_end()
+    [busy] = sql("SELECT error_message FROM job_attempts WHERE outcome = 'busy'")
+    assert "has just changed" in busy.error_message
     assert money.charge_states(ada) == ["succeeded"]
     assert money.taken(stripe, ada) == 1500

@@ -20,9 +20,8 @@ from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
-from tests.conftest import wait_until
 from tests.system.money import Customer, customer, deploy, status
-from tests.system.scene import Mailbox, at_once, count, drain, drain_to_the_end, one, sign_up, sql, sweep, time_passes
+from tests.system.scene import Mailbox, count, drain, drain_to_the_end, during, one, sign_up, sql, sweep, time_passes
 from tests.system.test_payment_methods import add, give_card_at, open_page, outcome
 
 DAY = 24 * 3600
@@ -267,15 +266,9 @@ def test_a_page_completed_while_teams_is_asked_for_is_the_one_that_is_paid(
 ) -> None:
     jane = with_card(web)
     page = open_page(web, jane, "teams")["url"]
-    close = "POST /v1/checkout/sessions/{session}/expire"
-    stripe.fault("delay", ms=1000, operation=close)
     accepted = choose(web, jane, "teams")
-
-    def complete() -> None:
-        wait_until(lambda: stripe.requests(close), what="the page's end")
-        give_card_at(page, "mastercard")
-
-    at_once(drain, complete)
+    close = "POST /v1/checkout/sessions/{session}/expire"
+    during(stripe, close, drain, lambda: give_card_at(page, "mastercard"))
     time_passes()
     assert outcome(web, jane, accepted)["state"] == "succeeded"
     assert (len(stripe.objects("subscription")), paid(stripe, jane)) == (1, 49900)
@@ -369,14 +362,8 @@ def test_teams_that_is_taken_back_while_it_begins_ends_again(
     web: FlaskClient, stripe: StripeSandbox, price: str
 ) -> None:
     jane = with_card(web)
-    stripe.fault("delay", ms=1000, operation=SUBSCRIBE)
     choose(web, jane, "teams")
-
-    def take_back() -> None:
-        wait_until(lambda: stripe.requests(SUBSCRIBE), what="the subscription")
-        assert choose(web, jane, "payg").status_code == 202
-
-    at_once(drain, take_back)
+    during(stripe, SUBSCRIBE, drain, lambda: choose(web, jane, "payg"))
     time_passes()
     drain()
     assert [s["status"] for s in stripe.objects("subscription")] == ["canceled"]

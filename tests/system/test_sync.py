@@ -20,10 +20,9 @@ from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
-from tests.conftest import wait_until
 from tests.system import money
 from tests.system.money import Customer
-from tests.system.scene import Mailbox, at_once, drain, drain_to_the_end, one, sql, time_passes
+from tests.system.scene import Mailbox, drain, drain_to_the_end, during, job, one, sql, time_passes
 from tests.system.test_payment_methods import add, cards, default_in_stripe, give_card_at, open_page, outcome
 from tests.system.test_plans import DAY, cancel, choose, invoices, on_teams, plan
 
@@ -429,16 +428,9 @@ def test_a_card_that_goes_while_it_is_made_the_default_is_looked_at_again(
     ada = money.customer()
     visa, master = attach(ada, "pm_card_visa"), attach(ada, "pm_card_mastercard")
     change = "POST /v1/customers/{customer}"
-    stripe.fault("delay", ms=1000, operation=change)
-    stripe.clear_requests()
-
-    def detach() -> None:
-        wait_until(lambda: stripe.requests(change), what="the change of the default")
-        client().v1.payment_methods.detach(master)
-
-    at_once(lambda: sync(ada), detach)
-    assert cards(web, ada) == []
+    during(stripe, change, lambda: sync(ada), lambda: client().v1.payment_methods.detach(master))
     drain_to_the_end()
+    assert [attempt["outcome"] for attempt in job("sync_customer")["history"]] == ["busy", "succeeded"]
     assert cards(web, ada) == [("visa", True)]
     assert default_in_stripe(ada) == visa
 

@@ -58,12 +58,13 @@ def pay_for_each_fix(stage: Stage, ada: Account) -> None:
 def kill_a_worker_in_mid_charge(stage: Stage, ada: Account) -> None:
     """Stripe has been asked to confirm, and nobody is left to hear its answer."""
     stage.chapter("A worker is killed in the middle of a charge")
-    stage.stripe.fault("delay", operation=_CONFIRM, count=1, ms=3000)
+    stage.stripe.fault("delay", operation=_CONFIRM, ms=15_000)
     ada.deploy(13)
     stage.wait("Stripe to be asked for the money", lambda: not stage.stripe.faults())
     job = stage.wait("the charge", lambda: stage.job("charge_fix", "running"))
     stage.say("fix 13: the payment intent is made and being confirmed; Stripe is slow to answer")
     stage.kill_the_worker_of(job)
+    stage.stripe.clear_faults()
     ada.paid("charge", 2)
     sent = len(stage.stripe.requests(_CONFIRM))
     stage.must(sent == 2, f"Stripe was asked {sent} times to confirm two charges")

@@ -12,11 +12,13 @@ from app.ops.output import console, print_rows
 def sign_up_while_the_worker_dies(stage: Stage) -> str:
     """Returns the customer's API key."""
     stage.chapter("A customer signs up, and the worker is killed in the middle of it")
-    stage.stripe.fault("delay", operation="POST /v1/customers", count=1, ms=3000)
+    stage.stripe.fault("delay", operation="POST /v1/customers", ms=15_000)
     signup = stage.sign_up("ada@example.com", "Ada", "demo-1")
     stage.say(f"POST /api/v1/customers: 202, signup {signup['signup_id']} is committed; Stripe is slow to answer")
+    stage.wait("Stripe to be asked", lambda: not stage.stripe.faults())
     job = stage.wait("the step at Stripe", lambda: stage.job("create_stripe_customer", "running"))
     stage.kill_the_worker_of(job)
+    stage.stripe.clear_faults()
     stage.provisioned(signup)
     stage.say("provisioned:")
     print_rows(stage.get(signup["status_url"])["steps"], ("name", "state", "attempts"), "")

@@ -131,7 +131,7 @@ class Api:
         entry.params = decode(request.body if request.method == "POST" else "&".join([request.query, request.body]))
         with self._world.keys.held(entry.livemode, entry.key):
             if fault := self._strike(entry, ("delay",), "before"):
-                self._world.pause(fault.ms / 1000)
+                self._world.faults.wait(fault.ms / 1000)
             return self._perform(request.path, operation, ids, entry)
 
     def _fail_at_the_edge(self, entry: LogEntry) -> None:
@@ -192,7 +192,7 @@ class Api:
 
     def _drop(self, fault: Fault) -> None:
         if fault.kind == "hang":
-            self._world.pause(fault.seconds)
+            self._world.faults.wait(fault.seconds)
         raise Dropped
 
 

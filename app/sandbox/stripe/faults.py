@@ -24,7 +24,8 @@ class Fault(BaseModel):
     idempotent result and drops the connection without an answer; `status` answers with that status, before
     doing anything, or `when="after"` in place of what was done, which the idempotency key then keeps;
     `lock_timeout` answers 429 with that code; `delay` waits `ms` first; `hang` never answers within
-    `seconds` (and does nothing before, or everything with `when="after"`).
+    `seconds` (and does nothing before, or everything with `when="after"`). Both wait no longer once the
+    faults are cleared.
 
     Of an event: `unmade` (the event is never made), `drop` (made and not delivered), `duplicate` (delivered
     `copies` times), `late` (delivered `seconds` later), `hold` (delivered when `release` is called).
@@ -74,6 +75,7 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
+        self._cleared = threading.Event()
         self._ids = itertools.count(1)
 
     def add(self, fault: Fault) -> Fault:
@@ -89,6 +91,12 @@ class Faults:
     def clear(self) -> None:
         with self._lock:
             self._faults.clear()
+            self._cleared.set()
+            self._cleared = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for so long of real time, or until the faults are cleared."""
+        self._cleared.wait(seconds)
 
     def for_request(self, operation: str, kinds: Iterable[Kind], when: str) -> Fault | None:
         """The fault that strikes this operation now, if one does; that uses up one of its times."""

@@ -61,6 +61,7 @@ class StripeSandbox(SandboxControl):
     def stop(self) -> None:
         """Ends what runs, and closes every connection; a request in hand may be lost, as in a crash."""
         self._world.stopping.set()
+        self._world.faults.clear()
         for courier in self._couriers:
             courier.stop()
         self._world.outbox.wake()

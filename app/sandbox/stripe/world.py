@@ -56,10 +56,6 @@ class World:
         found = self.store.get(object_id)
         return self.account(found[1] if found else False)
 
-    def pause(self, seconds: float) -> None:
-        """Waits for so long of real time, or until the sandbox stops."""
-        self.stopping.wait(seconds)
-
     def run_due(self, until: int | None = None) -> None:
         """Does what is due on the sandbox's own clock, in its order, by now or by `until` (the clock then
         stands where each thing was due)."""
