@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -133,3 +134,20 @@ def clean_slate() -> None:
         if used := db.exec_driver_sql(have_rows).scalars().all():
             db.exec_driver_sql(f"TRUNCATE {', '.join(used)} RESTART IDENTITY CASCADE")
     get_redis().flushdb()
+
+
+@pytest.fixture
+def real_backoff() -> None:
+    """The test is about how long what failed waits."""
+
+
+@pytest.fixture(autouse=True)
+def retries_wait_for_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed in this process is tried again when the test lets time pass; on a slow machine it would else be tried
+    again before the test has looked. Processes that a test starts have the backoff of the real ones."""
+    from app.ledger.errors import BACKOFF
+
+    if "real_backoff" in request.fixturenames:
+        return
+    for kind, backoff in BACKOFF.items():
+        monkeypatch.setitem(BACKOFF, kind, replace(backoff, base=30))

@@ -104,16 +104,19 @@ class Processes:
         processes: int = 1,
         threads: int = 4,
         shutdown_timeout_s: float = 30,
+        ready: bool = True,
         **env: str,
     ) -> Process:
-        """Start Dramatiq's workers on `module`; returns when all of them are ready for action."""
+        """Start Dramatiq's workers on `module`; returns when all of them are ready for action, or with `ready=False`
+        at once (what they take first may kill them before they can say that they are)."""
         worker = self.start(
             *(sys.executable, "-m", "dramatiq", module),
             *("--processes", str(processes), "--threads", str(threads)),
             *("--worker-shutdown-timeout", str(int(shutdown_timeout_s * 1000))),
             **env,
         )
-        worker.wait_for_output("is booting up")  # Dramatiq's parent says so when its workers have booted
+        if ready:
+            worker.wait_for_output("is booting up")  # Dramatiq's parent says so when its workers have booted
         return worker
 
     def kill_all(self) -> None:

@@ -174,12 +174,12 @@ def test_a_killed_worker_s_job_runs_again_on_another_within_10_s_and_has_its_eff
 
 def _keep_killing(processes: Processes, threads: int) -> None:
     """Be the supervisor that restarts a worker which job 99 kills at each of its three attempts."""
-    worker = processes.start_worker(WORKER, threads=threads)
+    worker = processes.start_worker(WORKER, threads=threads, ready=False)
     for attempt in (1, 2, 3):
         wait_until(lambda attempt=attempt: begun(99) == attempt, what=f"attempt {attempt} at the killer")
         worker.wait()
         leases_expire()
-        worker = processes.start_worker(WORKER, threads=threads)
+        worker = processes.start_worker(WORKER, threads=threads, ready=False)
 
 
 def test_a_job_that_always_kills_its_worker_ends_dead_and_its_neighbours_succeed(processes: Processes) -> None:

@@ -150,6 +150,7 @@ def test_time_that_a_job_was_held_is_not_time_that_it_was_busy() -> None:
     assert outcomes(job_id) == ["held", "busy"]
 
 
+@pytest.mark.usefixtures("real_backoff")
 def test_the_waits_of_a_busy_job_do_not_lengthen_the_backoff_of_its_first_failure() -> None:
     """A storm burns no budget (failures.md 6); nor may it make one small error cost ten minutes."""
     [job_id] = submit(Act(n=1, acts=("busy",) * 12 + ("transient",)))

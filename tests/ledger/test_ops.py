@@ -56,6 +56,7 @@ def test_a_requeue_gives_a_dead_job_a_new_budget_and_keeps_its_history() -> None
     assert effects(1) == 1
 
 
+@pytest.mark.usefixtures("real_backoff")
 def test_a_requeued_job_that_fails_once_is_tried_again_as_soon_as_a_new_one() -> None:
     [job_id] = submit(Act(n=1, acts=("transient",)))
     for _ in range(3):

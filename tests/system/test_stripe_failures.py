@@ -230,6 +230,7 @@ def wait() -> float:
     return float(seconds)
 
 
+@pytest.mark.usefixtures("real_backoff")
 def test_the_wait_in_a_storm_grows_to_minutes_and_no_further(web: FlaskClient, stripe: StripeSandbox) -> None:
     stripe.fault("status", operation=CREATE, status=503, count=None)
     sign_up(web)

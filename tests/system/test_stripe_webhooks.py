@@ -465,6 +465,7 @@ def test_a_customer_who_stays_unknown_is_given_up_after_an_hour(web: FlaskClient
     assert stranger in dead["error"]["message"]
 
 
+@pytest.mark.usefixtures("real_backoff")
 def test_who_stays_unknown_is_asked_for_often_at_first_and_seldom_later(
     web: FlaskClient, stripe: StripeSandbox
 ) -> None:
