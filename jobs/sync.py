@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from app.billing import charges, disputes, invoices, payment_methods
-from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoices
+from app.billing import charges, disputes, invoice_entries, invoices, payment_methods
+from app.billing.tables import charge_entries
+from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoicePayment, SyncInvoices
 from app.customers import accounts
 from app.ledger.errors import AlreadyDone, Busy, Permanent
 from app.ledger.run import Run, handles
@@ -52,7 +53,9 @@ def sync_charge(run: Run[SyncCharge]) -> None:
             number = charges.refund_number(charge.id, refund.name)
             keep = charges.refund_failed if refund.failed else charges.refund_made
             keep(db, charge, number=number, cents=refund.cents, refund_id=refund.id)
-        disputes.keep(db, charge, payment.disputes)
+        for dispute in disputes.keep(db, payment.disputes, charge_entries, charge_id=charge.id):
+            about = {"amount_cents": dispute.amount_cents, "reason": dispute.reason}
+            charges.tell(db, charge, "dispute_opened", f"dispute:{dispute.id}", **about)
 
 
 def _find_intent(customer: Row[Any], charge: Row[Any]) -> str:
@@ -102,6 +105,19 @@ def sync_customer(run: Run[SyncCustomer]) -> None:
             raise Busy(f"a card has just changed: they are looked at again ({error})", give_up_after=3600) from None
     with run.finish({"cards": len(wallet.cards), "default": default}) as db:
         payment_methods.follow(db, customer, wallet, run.payload.occasion)
+
+
+@handles(SyncInvoicePayment)
+def sync_invoice_payment(run: Run[SyncInvoicePayment]) -> None:
+    customer = _customer(run)
+    found = bills.paid_with(run.payload.payment_intent)
+    if found is None or found[0] != customer.stripe_customer_id:
+        raise AlreadyDone("it is of no invoice of theirs")
+    invoice = found[1]
+    payment = payments.get_payment(run.payload.payment_intent)
+    with run.finish({"invoice": invoice.id, "status": invoice.status}) as db:
+        invoices.keep(db, customer.id, [invoice])
+        invoice_entries.keep(db, customer.id, invoice, payment)
 
 
 @handles(SyncInvoices)

@@ -34,7 +34,11 @@ LEFT JOIN phase_results AS result ON result.id = fixes.phase_result_id
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(amount_cents) FILTER (WHERE kind = 'succeeded'), 0) AS paid,
            coalesce(-sum(amount_cents) FILTER (WHERE kind IN ('refunded', 'refund_failed')), 0) AS refunded
-    FROM charge_entries WHERE charge_entries.charge_id = page.charge_id
+    FROM (
+        SELECT kind, amount_cents FROM charge_entries WHERE charge_entries.charge_id = page.charge_id
+        UNION ALL
+        SELECT kind, amount_cents FROM invoice_entries WHERE invoice_entries.invoice_id = page.id
+    ) AS entries
 ) AS money
 ORDER BY page.created_at DESC, page.id DESC
 """  # noqa: S608  (put together from constants)
@@ -53,8 +57,7 @@ class NoSuchBill(Exception):
 def bills(db: Connection, customer_id: int, *, limit: int, before: str | None = None) -> list[Bill]:
     """The customer's invoices and charges, the newest first, `limit` at most.
 
-    What was paid for a charge and refunded of it is the sum of its entries; what is refunded of an invoice Stripe
-    keeps, so it is 0 here.
+    What was paid for a charge, and what was refunded of a charge or an invoice, is the sum of its entries.
 
     Args:
         before: the id of an invoice (`in_…`) or charge (`charge_…`): only older ones.

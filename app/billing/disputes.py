@@ -1,4 +1,4 @@
-"""Disputes of charges: what the bank has taken from us, and what it gave back (failures.md 32).
+"""Disputes of charges and invoices: what the bank has taken from us, and what it gave back (failures.md 32).
 
 Stripe says for each dispute what it has moved of our balance; each movement becomes one entry, whenever it is seen.
 So a dispute that was opened, lost and won late adds up to what is really there.
@@ -7,35 +7,34 @@ So a dispute that was opened, lost and won late adds up to what is really there.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select
+from sqlalchemy import Connection, Table, case, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from app.billing.charges import note, tell
-from app.billing.tables import charge_entries, disputes
+from app.billing.tables import disputes
 from app.stripe.payments import Dispute
 
 _CLOSED = ("won", "lost", "warning_closed", "prevented")
 
 
-def keep(db: Connection, charge: Row[Any], seen: Sequence[Dispute]) -> None:
-    """Write what the charge's disputes are now. Of one that is still open the customer is told, once."""
+def keep(db: Connection, seen: Sequence[Dispute], entries: Table, **whose: Any) -> list[Dispute]:
+    """Write what the disputes of a charge (`charge_id`) or an invoice (`invoice_id`) are now, and what they have moved
+    among its `entries`. Returns those that are open: the customer is to be told, once."""
     for dispute in seen:
-        _write(db, charge.id, dispute)
-        known = select(charge_entries.c.stripe_id).where(charge_entries.c.dispute_id == dispute.id)
+        _write(db, whose, dispute)
+        known = select(entries.c.stripe_id).where(entries.c.dispute_id == dispute.id)
         noted = set(db.execute(known).scalars())
         for movement, cents in dispute.moved:
             if cents and movement not in noted:
                 kind = "dispute_withdrawn" if cents < 0 else "dispute_reinstated"
-                note(db, charge.id, kind, cents, stripe_id=movement, dispute_id=dispute.id)
-        if dispute.status not in _CLOSED:
-            about = {"amount_cents": dispute.amount_cents, "reason": dispute.reason}
-            tell(db, charge, "dispute_opened", f"dispute:{dispute.id}", **about)
+                moved = {"kind": kind, "amount_cents": cents, "stripe_id": movement, "dispute_id": dispute.id}
+                db.execute(insert(entries).values({**whose, **moved}))
+    return [dispute for dispute in seen if dispute.status not in _CLOSED]
 
 
-def _write(db: Connection, charge_id: int, seen: Dispute) -> None:
+def _write(db: Connection, whose: dict[str, Any], seen: Dispute) -> None:
     new = upsert(disputes).values(
+        **whose,
         id=seen.id,
-        charge_id=charge_id,
         status=seen.status,
         amount_cents=seen.amount_cents,
         reason=seen.reason,

@@ -8,12 +8,13 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, select
 
-from app.billing.tables import charges, fixes, payment_methods
+from app.billing.tables import charges, fixes, invoice_payments, invoices, payment_methods
 from app.contracts.billing import CompleteCheckout, OfCustomer, SyncSubscription
-from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoices
+from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoicePayment, SyncInvoices
 from app.customers.tables import customers
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import Permanent
+from app.stripe import invoices as bills
 from app.stripe import webhooks
 
 
@@ -102,12 +103,37 @@ def _payment(db: Connection, seen: Seen) -> OfCustomer:
     """Of a charge, a refund or a dispute."""
     intent = seen.at("payment_intent")
     if intent is None:
-        raise Ignored("it is not the payment of a fix")
+        raise Ignored("it names no payment intent")
     query = select(charges.c.id, charges.c.customer_id).where(charges.c.payment_intent == intent)
     charge = db.execute(query).one_or_none()
-    if charge is None:
+    if charge is not None:
+        return SyncCharge(customer_id=charge.customer_id, charge_id=charge.id, occasion=seen.occasion)
+    paid = select(invoices.c.customer_id).join(invoice_payments, invoice_payments.c.invoice_id == invoices.c.id)
+    owner = db.execute(paid.where(invoice_payments.c.payment_intent == intent)).scalar_one_or_none()
+    if owner is None:
         raise Unknown("payment_intent", intent)
-    return SyncCharge(customer_id=charge.customer_id, charge_id=charge.id, occasion=seen.occasion)
+    return SyncInvoicePayment(customer_id=owner, payment_intent=intent, occasion=seen.occasion)
+
+
+Find = Callable[[Connection, Seen], OfCustomer]
+
+
+def of_invoice(unknown: Unknown) -> Find | None:
+    """What finds the command for a payment that we do not know: Stripe is asked which invoice it paid, so have no
+    transaction open. None: it paid none.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    paid = bills.paid_with(unknown.id) if unknown.kind == "payment_intent" else None
+    if paid is None:
+        return None
+
+    def find(db: Connection, seen: Seen) -> OfCustomer:
+        owner = _owner(db, paid[0])
+        return SyncInvoicePayment(customer_id=owner, payment_intent=unknown.id, occasion=seen.occasion)
+
+    return find
 
 
 def _checkout(db: Connection, seen: Seen) -> OfCustomer:
@@ -135,8 +161,6 @@ def _payment_method(db: Connection, seen: Seen) -> OfCustomer:
         raise Ignored("it names no customer")
     return SyncCustomer(customer_id=owner, occasion=seen.occasion)
 
-
-Find = Callable[[Connection, Seen], OfCustomer]
 
 _TYPES: dict[str, Find] = {
     "charge.dispute.*": _payment,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection, delete
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from app.billing.tables import invoices
+from app.billing.tables import invoice_payments, invoices
 from app.contracts.billing import SendNotice
 from app.ledger.enqueue import enqueue
 from app.stripe.invoices import Invoice
@@ -18,6 +18,7 @@ def keep(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
     if not seen:
         return
     rows = [{"customer_id": customer_id, **asdict(invoice)} for invoice in seen]
+    paid = [{"payment_intent": intent, "invoice_id": row["id"]} for row in rows for intent in row.pop("paid_by")]
     for row in rows:
         wants_customer, failed_alone = row.pop("wants_customer"), row.pop("failed_alone")
         if (wants_customer or failed_alone) and row["hosted_url"]:
@@ -27,6 +28,8 @@ def keep(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
     new = upsert(invoices).values(rows)
     now = {name: new.excluded[name] for name in ("number", "status", "total_cents", "paid_cents", "hosted_url")}
     db.execute(new.on_conflict_do_update(index_elements=[invoices.c.id], set_=now))
+    if paid:
+        db.execute(upsert(invoice_payments).values(paid).on_conflict_do_nothing())
 
 
 def forget_deleted(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:

@@ -124,13 +124,15 @@ disputes = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("charge_id", BigInteger),
+    Column("invoice_id", Text),
     Column("status", Text),
     Column("amount_cents", BigInteger),
     Column("reason", Text),
     Column("opened_at", _time),
     Column("closed_at", _time),
 )
-"""As Stripe last showed them. `closed_at`: when we first saw that the bank had decided."""
+"""As Stripe last showed them, each of a charge or of an invoice. `closed_at`: when we first saw that the bank had
+decided."""
 
 overage_entries = Table(
     "overage_entries",
@@ -173,3 +175,24 @@ invoices = Table(
     Column("created_at", _time),
 )
 """Stripe's invoices, as last fetched."""
+
+invoice_payments = Table(
+    "invoice_payments",
+    metadata,
+    Column("payment_intent", Text, primary_key=True),
+    Column("invoice_id", Text),
+)
+"""Which payment intents paid an invoice."""
+
+invoice_entries = Table(
+    "invoice_entries",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("invoice_id", Text),
+    Column("kind", Text),
+    Column("amount_cents", BigInteger),
+    Column("stripe_id", Text),
+    Column("dispute_id", Text),
+    Column("at", _time),
+)
+"""Append-only: what was given back of a paid invoice, or disputed. What it was paid stands with the invoice."""

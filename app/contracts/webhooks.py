@@ -75,6 +75,17 @@ class SyncCustomer(OfCustomer, queue="billing"):
         return f"sync_customer:{self.customer_id}:{self.occasion}"
 
 
+class SyncInvoicePayment(OfCustomer, queue="billing"):
+    """Read the payment of an invoice in Stripe, and keep what was given back of it or disputed. Moves no money."""
+
+    payment_intent: str
+    occasion: str
+
+    @property
+    def dedup_key(self) -> str:
+        return f"sync_invoice_payment:{self.payment_intent}:{self.occasion}"
+
+
 class SyncInvoices(OfCustomer, queue="billing"):
     """Read the customer's invoices in Stripe, and keep what they are now."""
 

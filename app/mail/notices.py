@@ -17,7 +17,7 @@ from app.settings import get_settings
 KINDS: dict[str, type["Notice"]] = {}
 """Every kind of notice, by name."""
 
-_REPO_MAX = 140
+_LINE_MAX = 140
 
 _REASONS = {
     "authentication_required": "the bank wants you to confirm the payment",
@@ -60,7 +60,7 @@ _PLANS = {"trial": "the trial", "payg": "pay as you go", "teams": "Teams"}
 
 def _one_line(text: str) -> str:
     """`text` without anything that breaks a line, hides, or turns the writing around."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_REPO_MAX]
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_LINE_MAX]
 
 
 def _when(at: datetime) -> str:
@@ -88,8 +88,22 @@ def _offers(included: int) -> list[str]:
     return [*more, f"Choose a plan to go on. {_terms('payg')} {_terms('teams')}"]
 
 
+def _sent_back(amount: str, what: str) -> str:
+    return f"We have sent {amount} for {what} back to your card. Banks take five to ten days to show it."
+
+
+def _disputed(amount: str, what: str, reason: str | None) -> list[str]:
+    said = _DISPUTED.get(reason or "")
+    why = f" They say that {said}." if said else ""
+    return [
+        f"The holder of your card has disputed our charge of {amount} for {what} with their bank.{why}",
+        "If that is right, you need do nothing: the bank decides. If it is a mistake, ask the bank to take the"
+        " dispute back, and write to us: we can refund a charge without the bank.",
+    ]
+
+
 Cents = Annotated[int, Field(strict=True, ge=0)]
-Repo = Annotated[str, AfterValidator(_one_line)]
+Line = Annotated[str, AfterValidator(_one_line)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_ ]{1,30}$")]
 Url = Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
 
@@ -120,7 +134,7 @@ class Notice(BaseModel):
 
 
 class _OfFix(Notice):
-    repo: Repo
+    repo: Line
     issue_number: int
 
     @property
@@ -134,6 +148,20 @@ class _OfCharge(_OfFix):
     @property
     def amount(self) -> str:
         return dollars(self.amount_cents)
+
+
+class _OfInvoice(Notice):
+    amount_cents: Cents
+    number: Line | None
+    """As Stripe numbers its invoices."""
+
+    @property
+    def amount(self) -> str:
+        return dollars(self.amount_cents)
+
+    @property
+    def invoice(self) -> str:
+        return "an invoice for Teams" if self.number is None else f"invoice {self.number} for Teams"
 
 
 class LastFreeFix(Notice, kind="last_free_fix"):
@@ -274,9 +302,18 @@ class Refunded(_OfCharge, kind="refunded"):
         return f"We have refunded {self.amount}"
 
     def paragraphs(self) -> list[str]:
-        return [
-            f"We have sent {self.amount} for {self.fix} back to your card. Banks take five to ten days to show it.",
-        ]
+        return [_sent_back(self.amount, self.fix)]
+
+
+class InvoiceRefunded(_OfInvoice, kind="invoice_refunded"):
+    """What was paid for Teams was given back, or a part of it."""
+
+    @property
+    def subject(self) -> str:
+        return f"We have refunded {self.amount}"
+
+    def paragraphs(self) -> list[str]:
+        return [_sent_back(self.amount, self.invoice)]
 
 
 class PlanChanged(Notice, kind="plan_changed"):
@@ -459,13 +496,21 @@ class DisputeOpened(_OfCharge, kind="dispute_opened"):
         return f"A charge of {self.amount} is disputed"
 
     def paragraphs(self) -> list[str]:
-        said = _DISPUTED.get(self.reason or "")
-        why = f" They say that {said}." if said else ""
-        return [
-            f"The holder of your card has disputed our charge of {self.amount} for {self.fix} with their bank.{why}",
-            "If that is right, you need do nothing: the bank decides. If it is a mistake, ask the bank to take the"
-            " dispute back, and write to us: we can refund a charge without the bank.",
-        ]
+        return _disputed(self.amount, self.fix, self.reason)
+
+
+class InvoiceDisputed(_OfInvoice, kind="invoice_disputed"):
+    """The holder of a card has told the bank that a payment for Teams is not right."""
+
+    reason: str | None
+    """Stripe's word for what the holder says."""
+
+    @property
+    def subject(self) -> str:
+        return f"A payment of {self.amount} is disputed"
+
+    def paragraphs(self) -> list[str]:
+        return _disputed(self.amount, self.invoice, self.reason)
 
 
 class CardExpiring(Notice, kind="card_expiring"):

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.db import transaction
 from app.stripe import customers, overage, payments
+from app.stripe import invoices as bills
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,19 @@ _RULES: dict[str, tuple[str, str]] = {
             OR back NOT BETWEEN 0 AND taken OR disputed NOT BETWEEN 0 AND taken
         """,
     ),
+    "invoice_entries_add_up": (
+        "SELECT count(*) FROM invoice_entries",
+        """
+        SELECT 'invoice:' || invoices.id, 'was paid ' || paid_cents || ' cents, its entries say ' || back
+            || ' refunded and ' || disputed || ' withdrawn for disputes'
+        FROM invoices JOIN LATERAL (
+            SELECT coalesce(-sum(amount_cents) FILTER (WHERE dispute_id IS NULL), 0) AS back,
+                coalesce(-sum(amount_cents) FILTER (WHERE dispute_id IS NOT NULL), 0) AS disputed
+            FROM invoice_entries WHERE invoice_id = invoices.id
+        ) AS entries ON true
+        WHERE back NOT BETWEEN 0 AND paid_cents OR disputed NOT BETWEEN 0 AND paid_cents
+        """,
+    ),
     "charge_is_final_or_waits": (
         "SELECT count(*) FROM charges WHERE state NOT IN ('succeeded', 'uncollectible')",
         """
@@ -183,6 +197,17 @@ SELECT payment_intent, charges.amount_cents, currency, state, ref,
     coalesce((SELECT -sum(amount_cents) FROM charge_entries WHERE charge_id = charges.id AND dispute_id IS NOT NULL), 0)
 FROM charges JOIN fixes ON fixes.id = charges.fix_id
 """
+_INVOICES = """
+SELECT invoices.id, paid_cents,
+    coalesce(entries.refunded, 0), coalesce(entries.withdrawn, 0), stripe_customer_id
+FROM customers
+LEFT JOIN invoices ON customer_id = customers.id AND status = 'paid'
+LEFT JOIN (
+    SELECT invoice_id, -sum(amount_cents) FILTER (WHERE dispute_id IS NULL) AS refunded,
+        -sum(amount_cents) FILTER (WHERE dispute_id IS NOT NULL) AS withdrawn
+    FROM invoice_entries GROUP BY invoice_id
+) AS entries ON entries.invoice_id = invoices.id
+"""
 _ITEMS = """
 SELECT DISTINCT ON (invoice_item) invoice_item, amount_cents FROM overage_entries ORDER BY invoice_item, id DESC
 """
@@ -208,13 +233,7 @@ def _charges_agree(rows: Rows) -> Iterator[tuple[str, str]]:
     """What differs between our charges and Stripe's payment intents, refunds and disputes, to the cent."""
     ours = {row[0]: row for row in rows if row[0] is not None}
     known = {row[4] for row in rows}
-    back: Counter[str] = Counter()
-    for refund in payments.all_refunds():
-        if refund["status"] not in ("failed", "canceled"):
-            back[refund["payment_intent"]] += refund["amount"]
-    disputed: Counter[str | None] = Counter()
-    for intent_id, dispute in payments.all_disputes():
-        disputed[intent_id] -= sum(cents for _, cents in dispute.moved)
+    back, disputed = _taken_back()
     seen = set()
     for intent in payments.all_intents():
         row = ours.get(intent["id"])
@@ -239,6 +258,39 @@ def _charges_agree(rows: Rows) -> Iterator[tuple[str, str]]:
         yield f"fix:{ours[intent_id][4]}", f"{intent_id} is not in Stripe"
 
 
+def _invoices_agree(rows: Rows) -> Iterator[tuple[str, str]]:
+    """What differs between the paid invoices of our customers here and in Stripe, to the cent."""
+    ours = {row[0]: row for row in rows if row[0] is not None}
+    mine = {row[4] for row in rows}
+    back, disputed = _taken_back()
+    for stripe_customer, invoice in bills.all_of_customers():
+        if stripe_customer not in mine:
+            continue
+        _, paid, refunded, withdrawn, _ = ours.pop(invoice.id, (invoice.id, 0, 0, 0, ""))
+        found = invoice.paid_cents, *(sum(taken[intent] for intent in invoice.paid_by) for taken in (back, disputed))
+        known = paid, refunded, withdrawn
+        if found != known:
+            yield f"invoice:{invoice.id}", f"{_invoice_of(*found)} in Stripe, {_invoice_of(*known)} here"
+    for invoice_id, (_, paid, *_) in ours.items():
+        yield f"invoice:{invoice_id}", f"of {paid} cents is not paid in Stripe"
+
+
+def _invoice_of(paid: int, refunded: int, withdrawn: int) -> str:
+    return f"{paid} cents paid, {refunded} refunded, {withdrawn} withdrawn for disputes"
+
+
+def _taken_back() -> tuple[Counter[str | None], Counter[str | None]]:
+    """Cents in Stripe by payment intent: refunded, and withdrawn for disputes."""
+    back: Counter[str | None] = Counter()
+    for refund in payments.all_refunds():
+        if refund["status"] not in ("failed", "canceled"):
+            back[refund["payment_intent"]] += refund["amount"]
+    disputed: Counter[str | None] = Counter()
+    for intent_id, dispute in payments.all_disputes():
+        disputed[intent_id] -= sum(cents for _, cents in dispute.moved)
+    return back, disputed
+
+
 def _overage_agrees(rows: Rows) -> Iterator[tuple[str, str]]:
     """What differs between the overage that we have told and Stripe's invoice items."""
     ours = {row[0]: row[1] for row in rows}
@@ -253,9 +305,10 @@ def _overage_agrees(rows: Rows) -> Iterator[tuple[str, str]]:
 _AGAINST_STRIPE: dict[str, tuple[str, Callable[[Rows], Iterator[tuple[str, str]]]]] = {
     "stripe_customers_agree": (_CUSTOMERS, _customers_agree),
     "stripe_charges_agree": (_CHARGES, _charges_agree),
+    "stripe_invoices_agree": (_INVOICES, _invoices_agree),
     "stripe_overage_agrees": (_ITEMS, _overage_agrees),
 }
-"""Each: what we have, read before Stripe is asked, and what compares it."""
+"""Each: what we have, read before Stripe is asked, and what compares it. First, what it is called there."""
 
 
 def audit(*, with_stripe: bool) -> dict[str, Any]:
@@ -270,6 +323,6 @@ def audit(*, with_stripe: bool) -> dict[str, Any]:
             findings += [Finding(rule, subject, detail) for subject, detail in db.exec_driver_sql(query)]
         ours = {rule: [tuple(row) for row in db.exec_driver_sql(query)] for rule, (query, _) in _AGAINST_STRIPE.items()}
     for rule, rows in ours.items() if with_stripe else ():
-        checked[rule] = len(rows)
+        checked[rule] = sum(row[0] is not None for row in rows)
         findings += [Finding(rule, subject, detail) for subject, detail in _AGAINST_STRIPE[rule][1](rows)]
     return {"ok": not findings, "checked": checked, "findings": [asdict(finding) for finding in findings]}

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, select
 from app.billing import charges, events, payment_methods, plans
 from app.billing.comparisons import COMPARISONS
 from app.contracts.billing import CompleteCheckout, OfCustomer, SyncSubscription
-from app.contracts.webhooks import GithubEvent, StripeEvent, SyncCharge, SyncCustomer, SyncInvoices
+from app.contracts.webhooks import GithubEvent, StripeEvent, SyncCharge, SyncCustomer, SyncInvoicePayment, SyncInvoices
 from app.customers import accounts
 from app.db import get_engine, transaction
 from app.github import deliveries, installations, marketplace
@@ -51,12 +51,22 @@ def preview(row: Row[Any]) -> tuple[str, list[Change]]:
 
 def _of_stripe(job: StripeEvent) -> tuple[str, list[Change]]:
     find, seen = events.read(job.event, "replay")
-    with transaction() as db:
-        command = find(db, seen)
-        customer = accounts.get(db, command.customer_id)
+    try:
+        command, customer = _found(find, seen)
+    except events.Unknown as unknown:
+        of_invoice = events.of_invoice(unknown)
+        if of_invoice is None:
+            raise
+        command, customer = _found(of_invoice, seen)
     about = command.model_dump(mode="json", exclude={"occasion", "customer_id"}).values()
     would = " ".join([command.name, f"of customer {command.customer_id}", *map(str, about)])
     return would, [] if customer.stripe_customer_id is None else list(_changes(command, customer))
+
+
+def _found(find: events.Find, seen: events.Seen) -> tuple[OfCustomer, Row[Any]]:
+    with transaction() as db:
+        command = find(db, seen)
+        return command, accounts.get(db, command.customer_id)
 
 
 def _changes(command: OfCustomer, customer: Row[Any]) -> Iterator[Change]:
@@ -71,6 +81,10 @@ def _changes(command: OfCustomer, customer: Row[Any]) -> Iterator[Change]:
             yield from _of_list("invoices", customer=customer.stripe_customer_id)
         case SyncInvoices():
             yield from _of_list("invoices", customer=customer.stripe_customer_id)
+        case SyncInvoicePayment():
+            yield from _of_list("invoices", customer=customer.stripe_customer_id)
+            yield from _of_list("refunds", payment_intent=command.payment_intent)
+            yield from _of_list("disputes", payment_intent=command.payment_intent)
         case CompleteCheckout():
             yield from _of_checkout(command.session_id, customer)
 

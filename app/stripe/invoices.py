@@ -1,5 +1,6 @@
 """Invoices: those that Stripe makes of subscriptions, and the one that we ask for after the last of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,8 @@ from app.stripe.client import asking, client, metadata, send, since
 @dataclass(frozen=True)
 class Invoice:
     """An invoice as Stripe shows it. Money in cents. `wants_customer`: the bank wants to hear them before it pays.
-    `failed_alone`: it was tried and is not paid, and belongs to no subscription that would be past due for it."""
+    `failed_alone`: it was tried and is not paid, and belongs to no subscription that would be past due for it.
+    `paid_by`: the payment intents that paid it, as far as they were looked at."""
 
     id: str
     number: str | None
@@ -23,6 +25,7 @@ class Invoice:
     created_at: datetime
     wants_customer: bool = False
     failed_alone: bool = False
+    paid_by: tuple[str, ...] = ()
 
 
 def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
@@ -37,7 +40,16 @@ def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
         created_at=datetime.fromtimestamp(found["created"], UTC),
         wants_customer=wants_customer,
         failed_alone=found["status"] == "open" and found["attempted"] and found["parent"] is None,
+        paid_by=tuple(_paid_by(found.get("payments"))),
     )
+
+
+def _paid_by(payments: dict[str, Any] | None) -> Iterator[str]:
+    """The intents of an invoice's payments. One that was paid out of band has none."""
+    for made in payments["data"] if payments else ():
+        intent = made["payment"].get("payment_intent")
+        if made["status"] == "paid" and intent is not None:
+            yield intent
 
 
 def of_customer(stripe_customer: str) -> list[Invoice]:
@@ -47,9 +59,33 @@ def of_customer(stripe_customer: str) -> list[Invoice]:
         as `app.stripe.client.asking`
     """
     with asking():
-        page = client().v1.invoices.list({"customer": stripe_customer, "limit": 100})
+        page = client().v1.invoices.list({"customer": stripe_customer, "expand": ["data.payments"], "limit": 100})
         found = [invoice.to_dict() for invoice in page.auto_paging_iter()]
     return [_read(invoice, wants_customer=_wants_customer(invoice)) for invoice in found]
+
+
+def paid_with(payment_intent: str) -> tuple[str, Invoice] | None:
+    """The invoice that the intent is a payment of, and its Stripe customer; None: it is of no invoice.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    paid: Any = {"type": "payment_intent", "payment_intent": payment_intent}
+    with asking():
+        page = client().v1.invoice_payments.list({"payment": paid, "expand": ["data.invoice.payments"], "limit": 1})
+    if not page.data:
+        return None
+    found = page.data[0].to_dict()["invoice"]
+    return found["customer"], _read(found)
+
+
+def all_of_customers() -> Iterator[tuple[str, Invoice]]:
+    """Every invoice in Stripe that a payment was made of, with its Stripe customer."""
+    with asking():
+        page = client().v1.invoices.list({"status": "paid", "expand": ["data.payments"], "limit": 100})
+    for invoice in page.auto_paging_iter():
+        found = invoice.to_dict()
+        yield found["customer"], _read(found)
 
 
 def _wants_customer(found: dict[str, Any]) -> bool:

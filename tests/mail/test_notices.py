@@ -38,6 +38,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trial_ending": {"ends_at": "2026-12-22T21:00:00Z"},
     "invoice_action_required": {"amount_cents": 49900, "url": PAGE},
     "invoice_failed": {"amount_cents": 1600, "url": PAGE},
+    "invoice_refunded": {"amount_cents": 10000, "number": "MWJIGDW8-0001"},
+    "invoice_disputed": {"amount_cents": 49900, "number": None, "reason": "fraudulent"},
     "dispute_opened": CHARGE | {"reason": "fraudulent"},
     "card_expiring": {"brand": "visa", "last4": "4242", "exp_month": 8, "exp_year": 2027},
 }
@@ -66,6 +68,13 @@ SAYS = {
     ],
     "invoice_action_required": ["$499.00", "Your bank wants you to confirm"],
     "invoice_failed": ["$16.00", "stays open", "another one"],
+    "invoice_refunded": ["$100.00", "invoice MWJIGDW8-0001 for Teams", "back to your card"],
+    "invoice_disputed": [
+        "$499.00",
+        "an invoice for Teams",
+        "they did not make it",
+        "ask the bank to take the dispute back",
+    ],
     "dispute_opened": ["$15.00", "acme/shop#42", "they did not make it", "ask the bank to take the dispute back"],
     "card_expiring": ["visa ending in 4242", "the end of 08/2027", "another card"],
 }

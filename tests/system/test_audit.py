@@ -8,6 +8,9 @@ import pytest
 from flask.testing import FlaskClient
 from typer.testing import CliRunner
 
+from app.contracts.webhooks import SyncInvoicePayment
+from app.db import transaction
+from app.ledger.enqueue import enqueue
 from app.ops.audit import audit
 from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
@@ -169,6 +172,32 @@ BREACHES: dict[str, tuple[str, tuple[str, ...]]] = {
             " SELECT id, 'refunded', -1 FROM charges WHERE state = 'succeeded'",
         ),
     ),
+    "more given back of an invoice than it was paid": (
+        "invoice_entries_add_up",
+        (
+            "INSERT INTO invoice_entries (invoice_id, kind, amount_cents, stripe_id)"
+            " SELECT id, 'refunded', -701, 're_nobody' FROM invoices",
+        ),
+    ),
+    "an invoice that only Stripe has": ("stripe_invoices_agree", ("TRUNCATE invoices CASCADE",)),
+    "an invoice that was paid more in Stripe": (
+        "stripe_invoices_agree",
+        ("UPDATE invoices SET paid_cents = 799",),
+    ),
+    "an invoice that is not paid in Stripe": (
+        "stripe_invoices_agree",
+        (
+            "INSERT INTO invoices (id, customer_id, status, currency, total_cents, paid_cents, created_at)"
+            " SELECT 'in_nobody', customer_id, 'paid', 'usd', 800, 800, created_at FROM invoices",
+        ),
+    ),
+    "a refund of an invoice that Stripe has not made": (
+        "stripe_invoices_agree",
+        (
+            "INSERT INTO invoice_entries (invoice_id, kind, amount_cents, stripe_id)"
+            " SELECT id, 'refunded', -1, 're_nobody' FROM invoices",
+        ),
+    ),
     "overage that is another amount in Stripe": (
         "stripe_overage_agrees",
         (
@@ -189,8 +218,8 @@ BREACHES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @pytest.fixture(autouse=True)
 def a_sound_system(web: FlaskClient, mailbox: Mailbox, configure: Callable[..., None]) -> None:
-    """Jane is provisioned, Bob has a fix that is paid and one that was declined, Eve one over what Teams includes;
-    John's signup waits."""
+    """Jane is provisioned, Bob has a fix that is paid and one that was declined, Eve one over what Teams includes, paid
+    by an invoice and given back in part; John's signup waits."""
     configure(TEAMS_INCLUDED_FIXES="1")
     sign_up(web)
     drain()
@@ -202,10 +231,24 @@ def a_sound_system(web: FlaskClient, mailbox: Mailbox, configure: Callable[..., 
     sql("UPDATE customers SET default_payment_method = NULL WHERE id = %(id)s", id=bob.id)
     money.deploy(bob, 2)
     drain()
+    give_back(eve)
     sign_up(web, email="john@example.com")
 
 
-SUBJECTS = {"job", "signup", "key", "customer", "api_key", "fix", "phase_result", "charge", "invoice_item"}
+def give_back(of: money.Customer) -> None:
+    """A dollar of an invoice of all that is pending."""
+    api, card = client().v1, money.give_card(of, "pm_card_visa")
+    made = api.invoices.create({"customer": of.stripe_id, "pending_invoice_items_behavior": "include"}).id
+    api.invoices.pay(made, {"payment_method": card})
+    [payment] = api.invoice_payments.list({"invoice": made}).to_dict()["data"]
+    intent = payment["payment"]["payment_intent"]
+    api.refunds.create({"payment_intent": intent, "amount": 100})
+    with transaction() as db:
+        enqueue(db, SyncInvoicePayment(customer_id=of.id, payment_intent=intent, occasion="test"))
+    drain()
+
+
+SUBJECTS = {"job", "signup", "key", "customer", "api_key", "fix", "phase_result", "charge", "invoice", "invoice_item"}
 
 
 def report() -> dict[str, Any]:
@@ -250,7 +293,7 @@ def test_the_audit_finds_two_stripe_customers_of_one_of_ours() -> None:
 
 
 def test_the_audit_finds_a_fix_that_was_charged_twice(stripe: StripeSandbox) -> None:
-    [paid] = [intent for intent in stripe.objects("payment_intent") if intent["amount_received"]]
+    [paid] = [i for i in stripe.objects("payment_intent") if i["amount_received"] and "fix" in i["metadata"]]
     again = {name: paid[name] for name in ("amount", "currency", "customer", "metadata", "payment_method")}
     client().v1.payment_intents.create({**again, "confirm": True, "off_session": True})
     [finding] = report()["findings"]

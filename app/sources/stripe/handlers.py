@@ -20,11 +20,15 @@ _AT_LEAST_EVERY_S = 600.0
 def stripe_event(run: Run[StripeEvent]) -> None:
     event = run.payload.event
     occasion = f"event:{run.claim.key.removeprefix('stripe:')}"  # a replay's key is not its event's
-    came_to: dict[str, Any] = {}
     try:
         find, seen = events.read(event, occasion)
-        with run.finish(came_to) as db:
-            came_to |= events.follow(db, find(db, seen))
+        try:
+            _follow(run, find, seen)
+        except events.Unknown as unknown:
+            of_invoice = events.of_invoice(unknown)
+            if of_invoice is None:
+                raise
+            _follow(run, of_invoice, seen)
     except events.Ignored as ignored:
         _ignore(run, str(ignored))
     except events.Unknown as unknown:
@@ -33,6 +37,12 @@ def stripe_event(run: Run[StripeEvent]) -> None:
         _ignore(run, "it is not ours", about={unknown.kind: unknown.id})
     else:
         WEBHOOKS.labels("stripe", event["type"], "followed").inc()
+
+
+def _follow(run: Run[StripeEvent], find: events.Find, seen: events.Seen) -> None:
+    came_to: dict[str, Any] = {}
+    with run.finish(came_to) as db:
+        came_to |= events.follow(db, find(db, seen))
 
 
 def _not_yet(unknown: events.Unknown, waited_s: float) -> Busy:
