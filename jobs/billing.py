@@ -8,7 +8,7 @@ from sqlalchemy import Row
 from app.billing import charges, fixes, overage
 from app.billing.periods import Period, last_end, period_at
 from app.billing.plans import marketplace_from, plan_at
-from app.billing.subscriptions import open_subscription
+from app.billing.subscriptions import invoice_late_overage, open_subscription
 from app.contracts.billing import ChargeFix, RefundCharge, SendNotice, SyncOverage, SyncSubscription, TrackFix
 from app.customers import accounts
 from app.ledger.enqueue import enqueue
@@ -344,4 +344,5 @@ def _tell_overage(run: Run[SyncOverage], customer: Row[Any], start: datetime) ->
         told = items.create_item(call)
     with run.transaction() as db:
         overage.note(db, customer.id, start, told)
+        invoice_late_overage(db, customer.id, start, told)
     return True

@@ -207,9 +207,9 @@ def invoice_overage(run: Run[InvoiceOverage]) -> None:
         wanted = bills.final_parameters(
             stripe_customer=customer.stripe_customer_id,
             currency=catalog.CURRENCY,
-            subscription_id=job.subscription_id,
+            ref=job.invoice_ref,
         )
-        call = calls.freeze(db, f"final_invoice:{job.subscription_id}", wanted)
+        call = calls.freeze(db, f"final_invoice:{job.invoice_ref}", wanted)
     made = bills.create(call)
     with run.finish({"invoice": made.id, "amount_cents": made.total_cents}) as db:
         invoices.keep(db, customer.id, [made])

@@ -22,6 +22,7 @@ from app.ledger.states import FINISHED
 from app.ledger.tables import jobs
 from app.logs import log
 from app.stripe.invoices import Invoice
+from app.stripe.overage import Item
 from app.stripe.subscriptions import Subscription
 
 _RENEWED_AFTER = timedelta(minutes=1)
@@ -203,6 +204,24 @@ def _end(db: Connection, customer_id: int, seen: Subscription, plan_after: str) 
         begin(db, customer_id, plan_after, reason=reason, ref=ref, effective_at=seen.ended_at)
     standing.settle(db, customer_id)
     enqueue(db, InvoiceOverage(customer_id=customer_id, subscription_id=seen.id))
+
+
+def invoice_late_overage(db: Connection, customer_id: int, period_start: datetime, told: Item) -> None:
+    """Stripe has just been told of overage. Where the subscription that its period was of has ended, its last invoice
+    may be made: a fix can be counted late, after a slow commit or by a job that was dead and requeued."""
+    ended = (
+        select(subscriptions.c.id)
+        .join(billing_periods, billing_periods.c.subscription_id == subscriptions.c.id)
+        .where(
+            subscriptions.c.customer_id == customer_id,
+            subscriptions.c.ended_at.is_not(None),
+            billing_periods.c.starts_at == period_start,
+        )
+    )
+    subscription_id = db.execute(ended).scalar()
+    if subscription_id is not None and open_subscription(db, customer_id) is None:
+        late = f"{told.id}:{told.fixes}"
+        enqueue(db, InvoiceOverage(customer_id=customer_id, subscription_id=subscription_id, late=late))
 
 
 def overage_is_told(db: Connection, customer_id: int, subscription_id: str, *, before: datetime, occasion: str) -> bool:

@@ -173,13 +173,20 @@ class EndTeams(OfCustomer, queue="billing", gate=BILLING):
 
 
 class InvoiceOverage(OfCustomer, queue="billing", gate=BILLING):
-    """Teams has ended: have the overage invoiced that no invoice of the subscription took."""
+    """Teams has ended: have the overage invoiced that no invoice of the subscription took. `late`: the invoice item, as
+    it was told, of a fix that was counted after that had been done; empty: when Teams ends."""
 
     subscription_id: str
+    late: str = ""
+
+    @property
+    def invoice_ref(self) -> str:
+        """What the invoice is called in Stripe."""
+        return f"{self.subscription_id}:{self.late}" if self.late else self.subscription_id
 
     @property
     def dedup_key(self) -> str:
-        return f"invoice_overage:{self.subscription_id}"
+        return f"invoice_overage:{self.invoice_ref}"
 
 
 class ResumeTeams(OfCustomer, queue="billing"):

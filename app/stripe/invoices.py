@@ -107,16 +107,16 @@ def has_pending(stripe_customer: str) -> bool:
     return bool(page.data)
 
 
-def final_parameters(*, stripe_customer: str, currency: str, subscription_id: str) -> dict[str, Any]:
-    """What the invoice after a subscription's end is created with: all that is pending. Stripe finalizes and charges
-    it by itself within about an hour. The metadata is how it is found again."""
+def final_parameters(*, stripe_customer: str, currency: str, ref: str) -> dict[str, Any]:
+    """What an invoice after a subscription's end is created with: all that is pending. Stripe finalizes and charges
+    it by itself within about an hour. `ref`, in the metadata, is how it is found again."""
     return {
         "customer": stripe_customer,
         "currency": currency,
         "pending_invoice_items_behavior": "include",
         "auto_advance": True,
         "collection_method": "charge_automatically",
-        "metadata": {"final_of": subscription_id},
+        "metadata": {"final_of": ref},
     }
 
 

@@ -25,6 +25,7 @@ from app.ledger import ops
 from app.ledger.command import queues
 from app.ledger.executor import Executor
 from app.ledger.relay import Relay
+from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from tests.conftest import wait_until
 from tests.processes import Process
@@ -159,6 +160,12 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
     if errors:
         raise errors[0]
     return results
+
+
+def findings() -> list[dict[str, Any]]:
+    """What the audit finds, here and in Stripe."""
+    found: list[dict[str, Any]] = audit(with_stripe=True)["findings"]
+    return found
 
 
 def during(stripe: StripeSandbox, operation: str, work: Callable[[], Any], act: Callable[[], Any]) -> None:

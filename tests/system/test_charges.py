@@ -14,11 +14,10 @@ from app.db import get_engine, transaction
 from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
 from app.ledger.relay import Relay
-from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe.client import client
 from tests.system import money
-from tests.system.scene import Mailbox, drain, drain_to_the_end, during, job, one, sql, time_passes
+from tests.system.scene import Mailbox, drain, drain_to_the_end, during, findings, job, one, sql, time_passes
 
 CREATE = "POST /v1/payment_intents"
 CONFIRM = "POST /v1/payment_intents/{intent}/confirm"
@@ -309,11 +308,6 @@ def test_the_audit_finds_money_that_stripe_has_and_we_do_not(stripe: StripeSandb
     assert len(details) == 2
     assert any("100 cents" in detail and "0 here" in detail for detail in details)
     assert any("it is not ours" in detail for detail in details)
-
-
-def findings() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = audit(with_stripe=True)["findings"]
-    return found
 
 
 def test_a_restored_database_whose_keys_stripe_has_with_other_parameters_takes_new_ones(stripe: StripeSandbox) -> None:

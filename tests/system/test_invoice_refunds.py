@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
 from tests.system.money import Customer
-from tests.system.scene import Mailbox, drain, job, sql
+from tests.system.scene import Mailbox, drain, findings, job, sql
 from tests.system.test_plans import on_teams
 from tests.system.test_reconcile import reconcile
 from tests.system.test_stripe_webhooks import event, post
@@ -58,10 +57,6 @@ def shown(web: FlaskClient, of: Customer) -> dict[str, Any]:
 
 def mails(mailbox: Mailbox, subject: str) -> int:
     return sum(subject in mail.subject for mail in mailbox.mails())
-
-
-def findings() -> list[Any]:
-    return list(audit(with_stripe=True)["findings"])
 
 
 def test_a_refund_of_an_invoice_is_an_entry_is_shown_and_is_told_once(

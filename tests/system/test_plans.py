@@ -21,7 +21,19 @@ from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
 from tests.system.money import Customer, customer, deploy, status
-from tests.system.scene import Mailbox, count, drain, drain_to_the_end, during, one, sign_up, sql, sweep, time_passes
+from tests.system.scene import (
+    Mailbox,
+    count,
+    drain,
+    drain_to_the_end,
+    during,
+    findings,
+    one,
+    sign_up,
+    sql,
+    sweep,
+    time_passes,
+)
 from tests.system.test_payment_methods import add, give_card_at, open_page, outcome
 
 DAY = 24 * 3600
@@ -537,6 +549,31 @@ def test_overage_that_no_invoice_took_is_billed_after_the_end(
     assert invoices(jane) == [("paid", 49900, 49900), ("paid", 1600, 1600)]
     assert plan(jane) == "trial"
     assert [item["amount"] for item in stripe.objects("invoiceitem")] == [1600]
+
+
+def test_overage_that_is_counted_after_the_last_invoice_gets_one_of_its_own(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    jane = on_teams(web)
+    accepted = datetime.now(UTC)
+    for issue in range(3):
+        deploy(jane, issue + 1)
+    drain()
+    stripe.advance(3600)
+    client().v1.subscriptions.cancel(stripe.objects("subscription")[0]["id"])  # in the dashboard, without an invoice
+    sync(jane, "evt_deleted")
+    for issue in (4, 5):  # each was accepted in time, and its job requeued when it had been dead
+        stripe.advance(2 * 3600)
+        stripe.fault("lose", operation="POST /v1/invoices")
+        deploy(jane, issue, at=accepted)
+        drain()
+        time_passes()
+        drain()
+    stripe.advance(2 * 3600)
+    sync(jane, "evt_later")
+    assert invoices(jane) == [("paid", 49900, 49900), ("paid", 1600, 1600), ("paid", 800, 800), ("paid", 800, 800)]
+    assert findings() == []
 
 
 def test_who_does_not_pay_the_last_overage_is_told_once(

@@ -22,7 +22,6 @@ from app.ledger.command import queues
 from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
 from app.ledger.gates import BILLING
-from app.ops.audit import audit
 from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
@@ -30,7 +29,7 @@ from app.stripe.client import client
 from tests.conftest import wait_until
 from tests.system import money
 from tests.system.money import Customer, deploy
-from tests.system.scene import count, drain, drain_to_the_end, one, rows_of_all_tables, sql, time_passes
+from tests.system.scene import count, drain, drain_to_the_end, findings, one, rows_of_all_tables, sql, time_passes
 from tests.system.test_plans import on_teams, with_card
 from tests.system.test_stripe_failures import hours_pass
 
@@ -81,11 +80,6 @@ def subscription(of: Customer) -> str:
 
 def intent(of: Customer) -> str:
     return str(one("SELECT payment_intent FROM charges WHERE customer_id = %(id)s", id=of.id))
-
-
-def findings() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = audit(with_stripe=True)["findings"]
-    return found
 
 
 def test_events_that_were_not_delivered_are_found_and_applied(web: FlaskClient, stripe: StripeSandbox) -> None:

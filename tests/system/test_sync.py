@@ -16,13 +16,12 @@ from app.contracts.upkeep import WarnOfExpiringCards
 from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoices
 from app.db import transaction
 from app.ledger.enqueue import enqueue
-from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
 from tests.system import money
 from tests.system.money import Customer
-from tests.system.scene import Mailbox, drain, drain_to_the_end, during, job, one, sql, time_passes
+from tests.system.scene import Mailbox, drain, drain_to_the_end, during, findings, job, one, sql, time_passes
 from tests.system.test_payment_methods import add, cards, default_in_stripe, give_card_at, open_page, outcome
 from tests.system.test_plans import DAY, cancel, choose, invoices, on_teams, plan
 
@@ -61,10 +60,6 @@ def picture() -> dict[str, list[Any]]:
     known["told"] = sql("SELECT key FROM jobs WHERE name = 'send_notice' ORDER BY key")
     known["subscriptions"] = sql("SELECT id, status, plan_after, past_due_since, ended_at FROM subscriptions")
     return known
-
-
-def findings() -> list[Any]:
-    return list(audit(with_stripe=True)["findings"])
 
 
 @pytest.fixture(autouse=True)
