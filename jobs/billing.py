@@ -142,6 +142,8 @@ def charge_fix(run: Run[ChargeFix]) -> None:
 def _refuse_what_is_over(charge: Row[Any], occasion: str) -> None:
     if charge.state == "succeeded":
         raise AlreadyDone("the charge is paid")
+    if charge.state == "written_off":
+        raise AlreadyDone("the charge is written off")
     if charge.state == "uncollectible" and occasion.startswith("retry:"):
         raise AlreadyDone("the charge is uncollectible: only the customer can still pay it")
 
@@ -149,7 +151,7 @@ def _refuse_what_is_over(charge: Row[Any], occasion: str) -> None:
 def _lose(run: Run[ChargeFix], charge: Row[Any]) -> None:
     with run.finish({"state": "uncollectible"}) as db:
         accounts.mark_deleted_in_stripe(db, charge.customer_id)
-        charges.give_up(db, charge, "customer_deleted")
+        charges.give_up(db, charge, charges.DELETED)
 
 
 class _Attempt:
@@ -168,8 +170,8 @@ class _Attempt:
         elif status == "processing":
             raise Busy("the payment is being processed")
         elif status == "canceled":
-            with self._run.finish({"state": "uncollectible"}) as db:
-                charges.give_up(db, self._charge, "canceled_in_stripe")
+            with self._run.finish({"state": "written_off"}) as db:
+                charges.write_off(db, self._charge)
         elif status == "requires_action" and not self._run.payload.occasion.startswith("card:"):
             self._wait_for_customer()
         else:

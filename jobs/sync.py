@@ -76,7 +76,7 @@ def _keep_outcome(db: Connection, charge: Row[Any], payment: Payment, occasion: 
             raise Permanent(f"payment intent {intent['id']} has taken {intent['amount_received']} cents")
         charges.succeed(db, charge, intent["id"])
     elif intent["status"] == "canceled":
-        charges.give_up(db, charge, "canceled_in_stripe")
+        charges.write_off(db, charge)
     elif intent["status"] == "requires_action":
         sent = calls.latest(db, f"fix:{charge.fix}:confirm")
         number = sent.number if sent is not None else 1

@@ -16,6 +16,12 @@ from app.logs import log
 
 CURRENCY = "usd"
 
+DELETED = "customer_deleted"
+"""Why a charge is given up whose customer was deleted in Stripe."""
+
+OVER = ("succeeded", "written_off")
+"""States in which nothing of a charge is owed."""
+
 RETRY_DAYS = (1, 3, 5, 7)
 """Days after the first failure on which a charge is tried again; after the last it is uncollectible. Where one comes
 late (billing was held, Stripe was away), those after it keep their distance to it."""
@@ -133,13 +139,26 @@ def still_waiting(db: Connection, charge: Row[Any], occasion: str) -> None:
 
 
 def give_up(db: Connection, charge: Row[Any], reason: str) -> None:
-    """Nobody tries any more by themselves: the customer is past due. A new card, or the customer, still can pay."""
+    """Nobody tries any more by themselves: the customer is past due. A new card, or the customer, still can pay; not
+    one who was deleted in Stripe, who is told nothing of cards."""
     if charge.state == "uncollectible":
         return
     note(db, charge.id, "uncollectible", reason=reason)
     _set(db, charge.id, state="uncollectible", failed_at=charge.failed_at or _now(db))
     standing.settle(db, charge.customer_id)
-    tell(db, charge, "charge_uncollectible", "lost")
+    if reason != DELETED:
+        tell(db, charge, "charge_uncollectible", "lost")
+
+
+def write_off(db: Connection, charge: Row[Any]) -> None:
+    """The intent was cancelled in Stripe, which only a person does: nobody can pay it any more, and nobody owes it."""
+    if charge.state == "written_off":
+        return
+    note(db, charge.id, "written_off", stripe_id=charge.payment_intent)
+    _set(db, charge.id, state="written_off")
+    standing.settle(db, charge.customer_id)
+    if charge.failed_at is not None:  # they were told that it is open
+        tell(db, charge, "charge_written_off", "written_off")
 
 
 def _now(db: Connection) -> datetime:

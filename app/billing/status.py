@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, select
 
-from app.billing.charges import RETRY_DAYS
+from app.billing.charges import OVER, RETRY_DAYS
 from app.billing.fixes import included, used
 from app.billing.periods import period_at
 from app.billing.plans import marketplace_from, plan_at
@@ -30,8 +30,10 @@ def billing_status(db: Connection, customer_id: int) -> BillingStatus:
     period = period_at(db, customer_id, plan, now)
     allowed = included(customer, plan)
     count = used(db, customer_id, plan, period.start) if period else 0
-    if marketplace_from(db, customer_id, now) is not None:
+    if marketplace_from(db, customer_id, now) is not None:  # GitHub is paid, whatever has become of them in Stripe
         may_use = not _owes(db, customer) if plan == "payg" else count < allowed
+    elif customer.stripe_deleted_at is not None:
+        may_use = False
     else:
         may_use = (
             _subscribed(db, customer) if plan == "teams" else _pays(db, customer) if plan == "payg" else count < allowed
@@ -41,7 +43,7 @@ def billing_status(db: Connection, customer_id: int) -> BillingStatus:
         plan=plan,
         stripe_customer_id=customer.stripe_customer_id,
         subscription_status=customer.subscription_status,
-        can_use_service=customer.stripe_deleted_at is None and may_use,
+        can_use_service=may_use,
         current_usage=count,
         included=allowed,
         remaining=max(0, allowed - count),
@@ -59,7 +61,7 @@ def _pays(db: Connection, customer: Row[Any]) -> bool:
 def _owes(db: Connection, customer: Row[Any]) -> bool:
     unpaid = exists().where(
         charges.c.customer_id == customer.id,
-        charges.c.state != "succeeded",
+        charges.c.state.not_in(OVER),
         (charges.c.state == "uncollectible")
         | (charges.c.failed_at < datetime.now(UTC) - GRACE)
         | (charges.c.refused_method == customer.default_payment_method),

@@ -283,6 +283,17 @@ class ChargeUncollectible(_OfCharge, kind="charge_uncollectible"):
         ]
 
 
+class ChargeWrittenOff(_OfCharge, kind="charge_written_off"):
+    """A charge that had failed is asked for no longer."""
+
+    @property
+    def subject(self) -> str:
+        return f"You no longer owe {self.amount}"
+
+    def paragraphs(self) -> list[str]:
+        return [f"We no longer ask for {self.amount} for {self.fix}, which could not be charged. You need do nothing."]
+
+
 class ChargeSucceeded(_OfCharge, kind="charge_succeeded"):
     """A charge that had failed was paid."""
 

@@ -137,10 +137,10 @@ _RULES: dict[str, tuple[str, str]] = {
         """,
     ),
     "charge_is_final_or_waits": (
-        "SELECT count(*) FROM charges WHERE state NOT IN ('succeeded', 'uncollectible')",
+        "SELECT count(*) FROM charges WHERE state NOT IN ('succeeded', 'uncollectible', 'written_off')",
         """
         SELECT 'charge:' || charges.id, 'is ' || state || ', and no job is open that would try it'
-        FROM charges WHERE state NOT IN ('succeeded', 'uncollectible') AND NOT EXISTS (
+        FROM charges WHERE state NOT IN ('succeeded', 'uncollectible', 'written_off') AND NOT EXISTS (
             SELECT FROM jobs WHERE jobs.customer_id = charges.customer_id AND name = 'charge_fix'
                 AND (payload ->> 'charge_id')::bigint = charges.id AND state NOT IN ('succeeded', 'cancelled'))
         """,

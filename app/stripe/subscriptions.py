@@ -1,5 +1,6 @@
 """Subscriptions to Teams (stripe.md, "Teams" and "Shapes that moved")."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -49,12 +50,14 @@ def read(found: dict[str, Any]) -> Subscription:
     """What Stripe shows of a subscription."""
     item = found["items"]["data"][0]
     ended = found["status"] in _ENDED
+    # An end that was set for a later day in the dashboard is no end of this period.
+    cancels = found["cancel_at_period_end"] or (found["cancel_at"] or math.inf) <= item["current_period_end"]
     return Subscription(
         id=found["id"],
         customer=found["customer"],
         owner=found["metadata"].get("customer_id"),
         status=found["status"],
-        cancels=bool(found["cancel_at_period_end"] or found["cancel_at"]) and not ended,
+        cancels=cancels and not ended,
         payment_method=found["default_payment_method"],
         period_start=_time(item["current_period_start"]),
         period_end=_time(item["current_period_end"]),

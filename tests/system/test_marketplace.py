@@ -25,6 +25,7 @@ from app.ledger.enqueue import enqueue
 from app.ops.audit import audit
 from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
+from app.stripe.client import client
 from tests.conftest import ROOT
 from tests.system.money import Customer, charge_states, customer, deploy, outcomes, status, taken
 from tests.system.scene import Mailbox, at_once, count, drain, one, rows_of_all_tables, show, sql
@@ -500,6 +501,15 @@ def test_teams_of_the_marketplace_has_its_fixes_a_month_and_nothing_is_charged_b
     )
     assert (count("charges"), taken(stripe, jane), stripe.objects("invoiceitem")) == (0, 0, [])
     assert audit(with_stripe=True)["ok"]
+
+
+def test_who_was_deleted_in_stripe_and_pays_on_the_marketplace_is_served(web: FlaskClient) -> None:
+    jane = customer()
+    client().v1.customers.delete(jane.stripe_id)
+    sql("UPDATE customers SET stripe_deleted_at = clock_timestamp()")
+    assert not status(jane).can_use_service
+    deliver(web, Account(5, one("SELECT email FROM customers")).says("purchased", 686))
+    assert (status(jane).plan, status(jane).can_use_service) == ("teams", True)
 
 
 def test_payg_that_becomes_the_marketplaces_is_charged_until_then_and_no_longer(

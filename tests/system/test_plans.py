@@ -1,5 +1,6 @@
 """Plans: chosen, subscribed to, renewed, ended (failures.md 28, 31; stripe.md, "Teams")."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -463,6 +464,20 @@ def test_with_billing_switched_off_teams_still_ends_with_its_period(
     assert web.get(accepted.json["status_url"], headers=jane.headers).json["state"] == "succeeded"
     stripe.advance(32 * DAY)
     assert ([s["status"] for s in stripe.objects("subscription")], paid(stripe, jane)) == (["canceled"], 49900)
+
+
+def test_an_end_that_the_dashboard_has_set_for_later_is_not_the_end_of_this_period(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = on_teams(web)
+    later = {"cancel_at": int(time.time()) + 150 * DAY}
+    client().v1.subscriptions.update(stripe.objects("subscription")[0]["id"], later)
+    sync(jane, "evt_later")
+    assert one("SELECT cancel_at_period_end FROM subscriptions") is False
+    done = outcome(web, jane, cancel(web, jane, "?at_period_end=true"))
+    assert (done["state"], done["result"]["cancel_at_period_end"]) == ("succeeded", True)
+    stripe.advance(32 * DAY)
+    assert [s["status"] for s in stripe.objects("subscription")] == ["canceled"]
 
 
 def test_a_cancellation_can_be_taken_back(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:

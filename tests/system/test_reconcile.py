@@ -437,6 +437,20 @@ def test_what_stripe_has_of_somebody_who_is_not_here_is_told_and_not_invented(
     assert rows_of_all_tables() | {"operator_actions": 0} == before
 
 
+def test_two_subscriptions_of_one_customer_need_an_operator_each_time(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    ada = on_teams(web)
+    wanted = {"customer": ada.stripe_id, "items": [{"price": price}], "metadata": {"customer_id": str(ada.id)}}
+    second = client().v1.subscriptions.create(wanted).id
+    for _ in range(2):
+        [row] = [row for row in reconcile("--fix") if row["rule"] == "subscription_agrees"]
+        assert (row["subject"], row["repaired"]) == (f"subscription:{second}", False)
+        assert f"{subscription(ada)} is open as well" in row["repair"]
+        drain()
+    assert one("SELECT count(*) FROM jobs WHERE state = 'dead' AND key LIKE '%%reconcile%%'") == 0
+
+
 def test_money_that_differs_needs_an_operator(web: FlaskClient, stripe: StripeSandbox) -> None:
     ada = on_payg(web)
     mend()
@@ -643,4 +657,23 @@ def test_a_moments_trouble_at_stripe_is_waited_out(web: FlaskClient, stripe: Str
     on_teams(web)
     mend()
     stripe.fault("status", operation="GET /v1/subscriptions", status=429, retry_after=1)
+    assert reconcile() == []
+
+
+def test_a_nul_in_an_event_does_not_stop_the_sweep(web: FlaskClient, stripe: StripeSandbox) -> None:
+    ada = on_teams(web)
+    mend()
+    time_has_passed(hours=1)
+    text = "a\0\\u0000"
+    changes = {"cancel_at_period_end": True, "metadata": {"customer_id": str(ada.id), "note": text}}
+    client().v1.subscriptions.update(subscription(ada), changes)
+    assert stripe.objects("subscription")[0]["metadata"]["note"] == text
+    cursor = one("SELECT at FROM reconcile_cursors WHERE name = 'events'")
+    found = rules(reconcile("--fix"))
+    assert (found["event_arrived"], found["subscription_agrees"]) == (1, 1)
+    assert one("SELECT at FROM reconcile_cursors WHERE name = 'events'") > cursor
+    note = "payload #>> '{event,data,object,metadata,note}'"
+    assert one(f"SELECT {note} FROM jobs WHERE {note} <> ''") == "a\ufffd\\u0000"
+    drain()
+    assert one("SELECT cancel_at_period_end FROM subscriptions") is True
     assert reconcile() == []

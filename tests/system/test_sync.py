@@ -55,10 +55,11 @@ def sync(of: Customer) -> None:
 
 def picture() -> dict[str, list[Any]]:
     """All that is known of customers, and what they were told."""
-    tables = ("customers", "charges", "charge_entries", "disputes", "payment_methods", "invoices", "plan_changes")
-    known = {table: sql(f"SELECT * FROM {table} ORDER BY id") for table in tables}
+    tables = "customers charges charge_entries disputes payment_methods invoices invoice_entries plan_changes"
+    known = {table: sql(f"SELECT * FROM {table} ORDER BY id") for table in tables.split()}
     known["told"] = sql("SELECT key FROM jobs WHERE name = 'send_notice' ORDER BY key")
-    known["subscriptions"] = sql("SELECT id, status, plan_after, past_due_since, ended_at FROM subscriptions")
+    columns = "id, status, plan_after, past_due_since, ended_at"
+    known["subscriptions"] = sql(f"SELECT {columns} FROM subscriptions ORDER BY id")
     return known
 
 
@@ -322,13 +323,41 @@ def test_what_was_refused_is_left_to_the_retries(stripe: StripeSandbox) -> None:
     assert stripe.requests(CONFIRM) == []
 
 
-def test_an_intent_cancelled_in_the_dashboard_is_lost(stripe: StripeSandbox, mailbox: Mailbox) -> None:
+def give_up(of: Customer) -> None:
+    """The last retry has failed."""
+    with transaction() as db:
+        charges.give_up(db, charges.get(db, one("SELECT id FROM charges")), "insufficient_funds")
+    drain()
+    assert money.charge_states(of) == ["uncollectible"]
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_charge_whose_intent_is_cancelled_in_the_dashboard_is_written_off(
+    web: FlaskClient, stripe: StripeSandbox, mailbox: Mailbox, given_up: bool
+) -> None:
     ada = charged("pm_card_chargeCustomerFail")
+    if given_up:
+        give_up(ada)
+        assert money.status(ada).subscription_status == "past_due"
     client().v1.payment_intents.cancel(intent(stripe)["id"])
     sync(ada)
-    assert money.charge_states(ada) == ["uncollectible"]
-    assert not money.status(ada).can_use_service
-    assert mails(mailbox, "is still open") == 1
+    assert money.charge_states(ada) == ["written_off"]
+    assert money.entries(ada)[-1] == ("written_off", 0)
+    assert mails(mailbox, "You no longer owe $15.00") == 1
+    outcome(web, ada, add(web, ada, "pm_card_visa"))
+    drain_to_the_end()
+    assert (money.charge_states(ada), money.taken(stripe, ada)) == (["written_off"], 0)
+    assert (money.status(ada).subscription_status, money.status(ada).can_use_service) == ("active", True)
+
+
+def test_who_was_deleted_in_stripe_is_told_nothing_of_cards(stripe: StripeSandbox, mailbox: Mailbox) -> None:
+    ada = charged("pm_card_chargeCustomerFail")
+    mailbox.clear()
+    client().v1.customers.delete(ada.stripe_id)
+    sync(ada)
+    money.days_pass(ada, 1)
+    drain()
+    assert (money.charge_states(ada), mailbox.mails()) == (["uncollectible"], [])
 
 
 def test_an_intent_that_somebody_changed_is_refused_aloud(stripe: StripeSandbox) -> None:
@@ -452,18 +481,10 @@ def test_a_lost_charge_of_payg_says_nothing_of_teams_and_all_of_what_comes_after
     drain()
     stripe.change_card(card["id"], "visa")
     assert outcome(web, ada, choose(web, ada, "teams"))["state"] == "succeeded"
-    client().v1.payment_intents.cancel(charge_of(stripe)["id"])
-    sync(ada)
-    assert money.charge_states(ada) == ["uncollectible"]
+    give_up(ada)
     assert (money.status(ada).subscription_status, money.status(ada).can_use_service) == ("active", True)
     assert outcome(web, ada, cancel(web, ada))["state"] == "succeeded"
     assert (plan(ada), money.status(ada).subscription_status) == ("trial", "past_due")
-
-
-def charge_of(stripe: StripeSandbox) -> dict[str, Any]:
-    """The one intent of a fix."""
-    [found] = [intent for intent in stripe.objects("payment_intent") if "fix" in (intent["metadata"] or {})]
-    return dict(found)
 
 
 def expire(method: str, at: datetime) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, or_, select
 
+from app.billing.charges import OVER
 from app.billing.comparisons.comparison import NOTHING, Comparison, Difference, Repair, named, owners_of
 from app.billing.tables import charges, fixes
 from app.contracts.webhooks import RememberIntent, SyncCharge
@@ -16,7 +17,7 @@ from app.stripe.history import Page
 
 def _charges_expected(db: Connection, since: datetime) -> dict[str, Difference]:
     """An old one that is open still: its customer may have paid by a link."""
-    compared = or_(charges.c.created_at >= since, charges.c.state != "succeeded")
+    compared = or_(charges.c.created_at >= since, charges.c.state.not_in(OVER))
     there = select(charges).where(charges.c.payment_intent.is_not(None), compared)
     advice = "Stripe does not have it: is this the right Stripe account?"
     return {
@@ -72,7 +73,7 @@ def _moved_on(charge: Row[Any], status: str) -> bool:
     if status == "succeeded":
         return bool(charge.state != "succeeded")
     if status == "canceled":
-        return bool(charge.state != "uncollectible")
+        return bool(charge.state != "written_off")
     return status == "requires_action" and charge.state in ("pending", "declined")
 
 

@@ -34,6 +34,8 @@ def _subscriptions_differ(db: Connection, page: Page) -> Iterator[Difference]:
     query = select(subscriptions, ends.c.ends_at).outerjoin(ends, ends.c.subscription_id == subscriptions.c.id)
     ours = {row.id: row for row in db.execute(query.where(subscriptions.c.id.in_(ids)))}
     owners = owners_of(db, (seen["customer"] for seen in page))
+    beside = _open(db, [row.id for row in owners.values()])
+    ended = {found["id"] for found in page if found["ended_at"] is not None}
     for found in page:
         seen, row = gateway.read(found), ours.get(found["id"])
         if row is None and (seen.incomplete or seen.ended_at is not None):
@@ -48,12 +50,22 @@ def _subscriptions_differ(db: Connection, page: Page) -> Iterator[Difference]:
         owner = owners.get(seen.customer)
         subject = f"subscription:{seen.id}"
         difference = partial(Difference, "subscription_agrees", subject, kept, theirs, stripe_id=seen.id)
-        if owner is not None and (row is not None or seen.owner == str(owner.id)):
+        other = beside.get(owner.id) if owner is not None and row is None else None
+        if other is not None and other not in ended:
+            yield difference(advice=f"{other} is open as well: if both are in Stripe, end one and refund it")
+        elif owner is not None and (row is not None or seen.owner == str(owner.id)):
             yield difference(Repair(SyncSubscription, {"customer_id": owner.id, "subscription_id": seen.id}))
         elif owner is not None:
             yield difference(advice=f"customer:{owner.id} did not get it from here: was it made in the dashboard?")
         elif named(found) is not None:
             yield difference(advice=f"it is of customer:{seen.owner}, who is not here: was a backup restored?")
+
+
+def _open(db: Connection, customer_ids: list[int]) -> dict[int, str]:
+    """The subscriptions that those customers have here and that have not ended, by customer."""
+    theirs = subscriptions.c.customer_id.in_(customer_ids) & subscriptions.c.ended_at.is_(None)
+    query = select(subscriptions.c.customer_id, subscriptions.c.id).where(theirs)
+    return {row.customer_id: row.id for row in db.execute(query)}
 
 
 def _state_of(status: str, *, cancels: bool, ends_at: datetime | None) -> str:
