@@ -135,7 +135,7 @@ def complete_checkout(run: Run[CompleteCheckout]) -> None:
     card = None if known else cards.retrieve(page.payment_method)
     if card is not None and card.customer != customer.stripe_customer_id:
         card = None  # it was taken away again
-    newest = card is not None and _is_newest(customer, card)
+    newest = card is not None and cards.is_newest(customer.default_payment_method, card)
     if card is not None and newest:
         try:
             make_default(run, customer, card.id)
@@ -152,11 +152,3 @@ def complete_checkout(run: Run[CompleteCheckout]) -> None:
             payment_methods.keep(db, customer.id, card, run.payload.session_id)
         elif card is not None:
             payment_methods.adopt(db, customer.id, card)
-
-
-def _is_newest(customer: Row[Any], card: cards.Card) -> bool:
-    """Whether the customer's default was entered before this card. One that came later is the newer choice."""
-    if customer.default_payment_method is None:
-        return True
-    default = cards.retrieve(customer.default_payment_method)
-    return default.customer != customer.stripe_customer_id or default.created_at <= card.created_at

@@ -14,8 +14,10 @@ from app.contracts.webhooks import SyncCharge, SyncCustomer, SyncInvoicePayment,
 from app.customers.tables import customers
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import Permanent
+from app.stripe import customers as stripe_customers
 from app.stripe import invoices as bills
-from app.stripe import webhooks
+from app.stripe import payments, webhooks
+from app.stripe.client import NotFound
 
 
 class Ignored(Exception):
@@ -134,6 +136,21 @@ def of_invoice(unknown: Unknown) -> Find | None:
         return SyncInvoicePayment(customer_id=owner, payment_intent=unknown.id, occasion=seen.occasion)
 
     return find
+
+
+def is_ours(unknown: Unknown) -> bool:
+    """Whether what we do not know is one that we have made, or that Stripe does not know either: Stripe is asked, so
+    have no transaction open.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    try:
+        if unknown.kind == "customer":
+            return stripe_customers.owner(unknown.id) is not None
+        return "fix" in (payments.get_intent(unknown.id)["metadata"] or {})
+    except NotFound:
+        return True
 
 
 def _checkout(db: Connection, seen: Seen) -> OfCustomer:

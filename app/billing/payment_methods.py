@@ -130,7 +130,8 @@ def follow(db: Connection, customer: Row[Any], wallet: Wallet, occasion: str) ->
         payment_methods.c.id.not_in([card.id for card in wallet.cards]),
     )
     db.execute(gone.values(detached_at=func.clock_timestamp()))
-    default = default_of(customer, wallet)
+    default, elsewhere = default_of(customer, wallet), wallet.default if wallet.default_is_no_card else None
+    db.execute(update(customers).where(customers.c.id == customer.id).values(default_elsewhere=elsewhere))
     if default is None:
         db.execute(update(customers).where(customers.c.id == customer.id).values(default_payment_method=None))
     elif default != customer.default_payment_method:

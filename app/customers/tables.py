@@ -23,8 +23,10 @@ customers = Table(
     Column("default_payment_method", Text),
     Column("bonus_at", _time),
     Column("stripe_deleted_at", _time),
+    Column("default_elsewhere", Text),
 )
-"""`plan` is what they have, `wanted_plan` what they asked for: it begins when a payment method arrives."""
+"""`plan` is what they have, `wanted_plan` what they asked for: it begins when a payment method arrives.
+`default_elsewhere`: the default in Stripe where that is no card; ours is one for all that."""
 
 customer_addresses = Table(
     "customer_addresses",

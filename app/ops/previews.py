@@ -40,7 +40,7 @@ def preview(row: Row[Any]) -> tuple[str, list[Change]]:
         if row.name == GithubEvent.name:
             return _of_github(GithubEvent.model_validate(row.payload), row)
     except events.Unknown as unknown:
-        return f"wait: {unknown}", []
+        return f"wait: {unknown}" if events.is_ours(unknown) else "nothing: it is not ours", []
     except (events.Ignored, Permanent) as problem:
         return f"nothing: {problem}", []
     return f"do {row.type} again", []
@@ -130,8 +130,9 @@ def _of_cards(customer: Row[Any]) -> Iterator[Change]:
             yield _gone("customer", customer.stripe_customer_id)
         return
     default = payment_methods.default_of(customer, wallet)
-    if default != customer.default_payment_method or default != wallet.default:
-        becomes = "" if default == wallet.default else f", and {default or _NOTHING} becomes it"
+    stays = default == wallet.default or wallet.default_is_no_card
+    if default != customer.default_payment_method or not stays:
+        becomes = "" if stays else f", and {default or _NOTHING} becomes it"
         theirs = f"{wallet.default or _NOTHING}{becomes}"
         yield Change(f"default card of customer:{customer.id}", customer.default_payment_method or _NOTHING, theirs)
     with transaction() as db:
@@ -152,7 +153,7 @@ def _of_checkout(session_id: str, customer: Row[Any]) -> Iterator[Change]:
         return
     with transaction() as db:
         known = payment_methods.has(db, customer.id, page.payment_method, ever=True)
-    if not known:
+    if not known and cards.is_newest(customer.default_payment_method, cards.retrieve(page.payment_method)):
         ours = customer.default_payment_method or _NOTHING
         yield Change(f"default card of customer:{customer.id}", ours, page.payment_method)
     if page.subscription is not None:

@@ -53,6 +53,18 @@ def retrieve(payment_method: str) -> Card:
     return _read(found.to_dict())
 
 
+def is_newest(default: str | None, card: Card) -> bool:
+    """Whether the customer's default, if any, was entered before their `card`. One that came later is the newer choice.
+
+    Raises:
+        as `asking`
+    """
+    if default is None:
+        return True
+    known = retrieve(default)
+    return known.customer != card.customer or known.created_at <= card.created_at
+
+
 def wallet(stripe_customer: str) -> Wallet | None:
     """The customer's cards as they are now; None: the customer was deleted. What is no card is not listed.
 

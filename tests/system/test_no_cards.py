@@ -14,6 +14,9 @@ from tests.system.money import Customer
 from tests.system.scene import drain, one
 from tests.system.test_payment_methods import cards, default_in_stripe, open_page
 from tests.system.test_plans import on_teams, with_card
+from tests.system.test_reconcile import reconcile
+from tests.system.test_stripe_webhooks import event, post
+from tests.system.test_webhook_commands import dry_run
 
 
 def link_by_default(of: Customer, subscription: str | None = None) -> str:
@@ -53,6 +56,28 @@ def test_a_default_that_is_no_card_is_left_though_the_last_card_goes(web: FlaskC
     assert default_in_stripe(ada) == link
     assert cards(web, ada) == []
     assert one("SELECT default_payment_method FROM customers") is None
+
+
+def test_a_default_that_is_no_card_is_no_drift_once_it_was_seen(web: FlaskClient) -> None:
+    ada = with_card(web)
+    link_by_default(ada)
+    rules = [row["rule"] for row in reconcile("--fix")]
+    assert rules.count("default_payment_method") == 1
+    drain()
+    assert "default_payment_method" not in [row["rule"] for row in reconcile()]
+    card = one("SELECT default_payment_method FROM customers")
+    client().v1.customers.update(ada.stripe_id, {"invoice_settings": {"default_payment_method": card}})
+    sync(ada, "event:evt_1")
+    assert one("SELECT default_elsewhere FROM customers") is None
+
+
+def test_a_dry_run_leaves_a_default_that_is_no_card(web: FlaskClient) -> None:
+    ada = with_card(web)
+    link_by_default(ada)
+    sent = event("customer.updated", {"id": ada.stripe_id, "object": "customer"})
+    assert post(web, sent).status_code == 200
+    drain()
+    assert dry_run(sent["id"]) == []
 
 
 def test_where_it_is_taken_away_the_card_is_the_default_again(web: FlaskClient) -> None:

@@ -144,6 +144,13 @@ def test_a_dry_run_says_what_would_run_and_what_it_changes(web: FlaskClient, ada
     assert "nothing was changed" in tallyhook("webhooks", "replay", sent, "--dry-run").stdout
 
 
+def test_a_dry_run_says_that_nothing_follows_of_what_is_not_ours(web: FlaskClient) -> None:
+    theirs = client().v1.customers.create({"email": "somebody@example.com"}).id
+    sent = deliver(web, "customer.updated", {"id": theirs, "object": "customer"})
+    [preview] = read("webhooks", "replay", sent, "--dry-run")
+    assert preview["would"] == "nothing: it is not ours"
+
+
 def test_a_dry_run_says_what_stripe_does_not_have_any_more(web: FlaskClient) -> None:
     bob = customer()
     sent = deliver(web, "customer.updated", {"id": bob.stripe_id, "object": "customer"})

@@ -39,7 +39,8 @@ def _customers_differ(db: Connection, page: Page) -> Iterator[Difference]:
             yield from _nobody(seen, known)
             continue
         default = seen["invoice_settings"]["default_payment_method"]
-        if row.stripe_deleted_at is None and default != row.default_payment_method:
+        left = default is not None and default == row.default_elsewhere
+        if row.stripe_deleted_at is None and default != row.default_payment_method and not left:
             yield Difference(
                 "default_payment_method",
                 f"customer:{row.id}",

@@ -7,8 +7,6 @@ from app.contracts.webhooks import StripeEvent
 from app.ledger.errors import Busy
 from app.ledger.run import Run, handles
 from app.metrics import WEBHOOKS
-from app.stripe import customers, payments
-from app.stripe.client import NotFound
 
 _KNOWN_WITHIN_S = 3600.0
 """How long an event waits for us to know its customer or payment (failures.md 7)."""
@@ -32,7 +30,7 @@ def stripe_event(run: Run[StripeEvent]) -> None:
     except events.Ignored as ignored:
         _ignore(run, str(ignored))
     except events.Unknown as unknown:
-        if _is_ours(unknown):
+        if events.is_ours(unknown):
             raise _not_yet(unknown, run.claim.busy_s) from None
         _ignore(run, "it is not ours", about={unknown.kind: unknown.id})
     else:
@@ -50,16 +48,6 @@ def _not_yet(unknown: events.Unknown, waited_s: float) -> Busy:
     and a restore can have lost many customers (failures.md 40)."""
     later = min(waited_s, _AT_LEAST_EVERY_S) if waited_s > _SOON_S else None
     return Busy(str(unknown), retry_after=later, give_up_after=_KNOWN_WITHIN_S)
-
-
-def _is_ours(unknown: events.Unknown) -> bool:
-    """Whether what we do not know is one that we have made, or that Stripe does not know either."""
-    try:
-        if unknown.kind == "customer":
-            return customers.owner(unknown.id) is not None
-        return "fix" in (payments.get_intent(unknown.id)["metadata"] or {})
-    except NotFound:
-        return True
 
 
 def _ignore(run: Run[StripeEvent], reason: str, **more: Any) -> None:
