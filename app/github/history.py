@@ -54,7 +54,7 @@ def standing_at(told: Sequence[Told], at: datetime) -> Standing | None:
     """What the account of these deliveries has at that moment; None: nothing is known of then.
 
     The newest effective date decides, and of one date what GitHub said last. A pending change counts from its day
-    on, unless it was taken back or what it would change was cancelled.
+    on, unless it was taken back, or what it would change was changed at once or cancelled since.
     """
     if not told:
         return None
@@ -87,5 +87,7 @@ def _void(pending: Told, before: Told | None, told: Sequence[Told]) -> bool:
         if other.action == "pending_change_cancelled":
             return True
         if other.action == "cancelled" and (other is before or other.surely_after(pending)):
+            return True
+        if other.action == "changed" and other.surely_after(pending) and other.effective_at < pending.effective_at:
             return True
     return False

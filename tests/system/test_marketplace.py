@@ -408,9 +408,9 @@ def lives(draw: st.DrawFn) -> Life:
             life.plan, life.pending = new, None
             continue
         action = draw(st.sampled_from(["changed", "cancelled", "pending_change", "pending_change_cancelled"]))
-        if action == "changed" and life.pending is None:
+        if action == "changed":
             life.told.append((action, new, midnight, today, before))
-            life.plan = new
+            life.plan, life.pending = new, None
         elif action == "cancelled":
             life.told.append((action, before, midnight, today, None))
             life.plan = life.pending = None

@@ -37,7 +37,10 @@ def _subscriptions_differ(db: Connection, page: Page) -> Iterator[Difference]:
     beside = _open(db, [row.id for row in owners.values()])
     ended = {found["id"] for found in page if found["ended_at"] is not None}
     for found in page:
-        seen, row = gateway.read(found), ours.get(found["id"])
+        row, owner = ours.get(found["id"]), owners.get(found["customer"])
+        if row is None and owner is None and named(found) is None:
+            continue  # somebody else's, of whatever shape
+        seen = gateway.read(found)
         if row is None and (seen.incomplete or seen.ended_at is not None):
             continue
         theirs = _state_of(seen.status, cancels=seen.cancels, ends_at=None if seen.ended_at else seen.period_end)
@@ -47,7 +50,6 @@ def _subscriptions_differ(db: Connection, page: Page) -> Iterator[Difference]:
             kept = _state_of(row.status, cancels=row.cancel_at_period_end, ends_at=ends_at)
         if kept == theirs:
             continue
-        owner = owners.get(seen.customer)
         subject = f"subscription:{seen.id}"
         difference = partial(Difference, "subscription_agrees", subject, kept, theirs, stripe_id=seen.id)
         other = beside.get(owner.id) if owner is not None and row is None else None
@@ -57,7 +59,7 @@ def _subscriptions_differ(db: Connection, page: Page) -> Iterator[Difference]:
             yield difference(Repair(SyncSubscription, {"customer_id": owner.id, "subscription_id": seen.id}))
         elif owner is not None:
             yield difference(advice=f"customer:{owner.id} did not get it from here: was it made in the dashboard?")
-        elif named(found) is not None:
+        else:
             yield difference(advice=f"it is of customer:{seen.owner}, who is not here: was a backup restored?")
 
 
