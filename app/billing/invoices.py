@@ -1,7 +1,6 @@
 """The customer's invoices, as Stripe last showed them; nothing is remembered that Stripe knows better (law 10)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from sqlalchemy import Connection, delete
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -11,20 +10,22 @@ from app.contracts.billing import SendNotice
 from app.ledger.enqueue import enqueue
 from app.stripe.invoices import Invoice
 
+_COLUMNS = ("id", "number", "status", "currency", "total_cents", "paid_cents", "hosted_url", "created_at")
+"""What is kept of an invoice. The rest says what to do now, and is asked for anew each time."""
+
 
 def keep(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
     """Write what the customer's invoices are now. Where a bank wants to hear the customer, they get a link, once; so
     they do where one failed that no subscription is past due for."""
     if not seen:
         return
-    rows = [{"customer_id": customer_id, **asdict(invoice)} for invoice in seen]
-    paid = [{"payment_intent": intent, "invoice_id": row["id"]} for row in rows for intent in row.pop("paid_by")]
-    for row in rows:
-        wants_customer, failed_alone = row.pop("wants_customer"), row.pop("failed_alone")
-        if (wants_customer or failed_alone) and row["hosted_url"]:
-            values = {"amount_cents": row["total_cents"] - row["paid_cents"], "url": row["hosted_url"]}
-            kind, ref = "invoice_action_required" if wants_customer else "invoice_failed", f"invoice:{row['id']}"
-            enqueue(db, SendNotice(customer_id=customer_id, kind=kind, ref=ref, values=values))
+    rows = [{"customer_id": customer_id, **{name: getattr(invoice, name) for name in _COLUMNS}} for invoice in seen]
+    paid = [{"payment_intent": intent, "invoice_id": invoice.id} for invoice in seen for intent in invoice.paid_by]
+    for invoice in seen:
+        if (invoice.wants_customer or invoice.failed_alone) and invoice.hosted_url:
+            kind = "invoice_action_required" if invoice.wants_customer else "invoice_failed"
+            values = {"amount_cents": invoice.due_cents, "url": invoice.hosted_url, "of_teams": invoice.of_teams}
+            enqueue(db, SendNotice(customer_id=customer_id, kind=kind, ref=f"invoice:{invoice.id}", values=values))
     new = upsert(invoices).values(rows)
     now = {name: new.excluded[name] for name in ("number", "status", "total_cents", "paid_cents", "hosted_url")}
     db.execute(new.on_conflict_do_update(index_elements=[invoices.c.id], set_=now))
@@ -40,7 +41,8 @@ def forget_deleted(db: Connection, customer_id: int, seen: Sequence[Invoice]) ->
     db.execute(delete(invoices).where(*ours))
 
 
-def owed(seen: Sequence[Invoice]) -> int | None:
-    """Cents that open invoices ask for; None if none is open."""
-    still_open = [invoice.total_cents - invoice.paid_cents for invoice in seen if invoice.status == "open"]
+def owed(seen: Sequence[Invoice], subscription_id: str) -> int | None:
+    """Cents that open invoices of the subscription still ask for; None if none is open."""
+    of_it = [invoice for invoice in seen if invoice.subscription == subscription_id]
+    still_open = [invoice.due_cents for invoice in of_it if invoice.status == "open"]
     return sum(still_open) if still_open else None

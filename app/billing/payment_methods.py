@@ -60,6 +60,8 @@ def _list(db: Connection, customer_id: int, card: Card, *, adopted: bool) -> Non
     )
     now = {
         "detached_at": None,
+        "brand": new.excluded.brand,  # a card that the bank has renewed may have another number
+        "last4": new.excluded.last4,
         "exp_month": new.excluded.exp_month,
         "exp_year": new.excluded.exp_year,
         "adopted": payment_methods.c.adopted | new.excluded.adopted,

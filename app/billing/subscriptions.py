@@ -123,7 +123,8 @@ def keep(db: Connection, customer_id: int, seen: Subscription, its_invoices: Seq
         standing.settle(db, customer_id)
         _look_again(db, customer_id, seen)
         if seen.past_due and (before is None or before.past_due_since is None):
-            ref, values = f"{seen.id}:{seen.period_start.isoformat()}", {"amount_cents": invoices.owed(its_invoices)}
+            ref, owed = f"{seen.id}:{seen.period_start.isoformat()}", invoices.owed(its_invoices, seen.id)
+            values = {"amount_cents": owed}
             enqueue(db, SendNotice(customer_id=customer_id, kind="subscription_past_due", ref=ref, values=values))
         _tell_of_trial(db, customer_id, seen)
     elif before is not None and before.ended_at is None:

@@ -459,16 +459,18 @@ class InvoiceActionRequired(Notice, kind="invoice_action_required"):
     amount_cents: Cents
     url: Url
     """Stripe's page of the invoice, where the customer completes the payment."""
+    of_teams: bool = True
+    """False: somebody made it by hand, for something else."""
 
     @property
     def subject(self) -> str:
         return f"Please confirm a payment of {dollars(self.amount_cents)}"
 
     def paragraphs(self) -> list[str]:
-        return [
-            f"Your bank wants you to confirm the {dollars(self.amount_cents)} of an invoice for Teams. It stays open"
-            " until you have, and Tallyhook stops if it stays open for long.",
-        ]
+        asked = f"Your bank wants you to confirm the {dollars(self.amount_cents)} of an invoice"
+        if not self.of_teams:
+            return [f"{asked}. It stays open until you have."]
+        return [f"{asked} for Teams. It stays open until you have, and Tallyhook stops if it stays open for long."]
 
     def action(self) -> tuple[str, str]:
         return "Confirm the payment", self.url
@@ -480,15 +482,17 @@ class InvoiceFailed(Notice, kind="invoice_failed"):
     amount_cents: Cents
     url: Url
     """Stripe's page of the invoice, where the customer can pay it."""
+    of_teams: bool = True
+    """False: somebody made it by hand, for something else."""
 
     @property
     def subject(self) -> str:
         return f"An invoice of {dollars(self.amount_cents)} could not be charged"
 
     def paragraphs(self) -> list[str]:
+        which = "your last invoice for Teams" if self.of_teams else "an invoice"
         return [
-            f"We could not charge the {dollars(self.amount_cents)} of your last invoice for Teams. It stays open until"
-            " it is paid.",
+            f"We could not charge the {dollars(self.amount_cents)} of {which}. It stays open until it is paid.",
             "Pay it on its page, with this card or another one.",
         ]
 

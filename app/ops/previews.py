@@ -136,13 +136,14 @@ def _of_cards(customer: Row[Any]) -> Iterator[Change]:
         theirs = f"{wallet.default or _NOTHING}{becomes}"
         yield Change(f"default card of customer:{customer.id}", customer.default_payment_method or _NOTHING, theirs)
     with transaction() as db:
-        known = {card.id: (card.exp_month, card.exp_year) for card in payment_methods.listing(db, customer.id)}
+        listed = payment_methods.listing(db, customer.id)
+    known = {card.id: (card.last4, card.exp_month, card.exp_year) for card in listed}
     for card in wallet.cards:
-        expires = known.pop(card.id, None)
-        if expires is None:
+        before = known.pop(card.id, None)
+        if before is None:
             yield Change(f"payment_method:{card.id}", _NOTHING, "attached")
-        elif expires != (card.exp_month, card.exp_year):
-            yield Change(f"payment_method:{card.id}", "attached", "attached, with another expiry")
+        elif before != (card.last4, card.exp_month, card.exp_year):
+            yield Change(f"payment_method:{card.id}", "attached", "attached, with another number or expiry")
     for gone in known:
         yield Change(f"payment_method:{gone}", "attached", "detached")
 

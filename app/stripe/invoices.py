@@ -11,9 +11,11 @@ from app.stripe.client import asking, client, metadata, send, since
 
 @dataclass(frozen=True)
 class Invoice:
-    """An invoice as Stripe shows it. Money in cents. `wants_customer`: the bank wants to hear them before it pays.
-    `failed_alone`: it was tried and is not paid, and belongs to no subscription that would be past due for it.
-    `paid_by`: the payment intents that paid it, as far as they were looked at."""
+    """An invoice as Stripe shows it. Money in cents. `due_cents`: what is still asked for, which is less than the total
+    where a credit has paid a part. `subscription`: that which it bills, if any. `of_teams`: it bills one, or what was
+    left when one had ended. `wants_customer`: the bank wants to hear them before it pays. `failed_alone`: it was tried
+    and is not paid, and belongs to no subscription that would be past due for it. `paid_by`: the payment intents that
+    paid it, as far as they were looked at."""
 
     id: str
     number: str | None
@@ -21,14 +23,18 @@ class Invoice:
     currency: str
     total_cents: int
     paid_cents: int
+    due_cents: int
     hosted_url: str | None
     created_at: datetime
+    subscription: str | None = None
+    of_teams: bool = False
     wants_customer: bool = False
     failed_alone: bool = False
     paid_by: tuple[str, ...] = ()
 
 
 def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
+    subscription = _subscription(found["parent"])
     return Invoice(
         id=found["id"],
         number=found["number"],
@@ -36,12 +42,22 @@ def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
         currency=found["currency"],
         total_cents=found["total"],
         paid_cents=found["amount_paid"],
+        due_cents=found["amount_remaining"],
         hosted_url=found["hosted_invoice_url"],
         created_at=datetime.fromtimestamp(found["created"], UTC),
+        subscription=subscription,
+        of_teams=subscription is not None or "final_of" in (found["metadata"] or {}),
         wants_customer=wants_customer,
-        failed_alone=found["status"] == "open" and found["attempted"] and found["parent"] is None,
+        failed_alone=found["status"] == "open" and found["attempted"] and subscription is None,
         paid_by=tuple(_paid_by(found.get("payments"))),
     )
+
+
+def _subscription(parent: dict[str, Any] | None) -> str | None:
+    """The subscription that an invoice bills. One made by hand has no parent, one of a quote has another kind of it."""
+    details = (parent or {}).get("subscription_details") or {}
+    found: str | None = details.get("subscription")
+    return found
 
 
 def _paid_by(payments: dict[str, Any] | None) -> Iterator[str]:

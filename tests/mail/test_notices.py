@@ -191,6 +191,15 @@ def test_a_subscription_whose_amount_is_unknown_is_past_due_all_the_same() -> No
     assert "what Teams costs" in _said(_notice("subscription_past_due", amount_cents=None))[0]
 
 
+@pytest.mark.parametrize("kind", ["invoice_action_required", "invoice_failed"])
+def test_an_invoice_is_called_one_for_teams_unless_it_is_known_not_to_be(kind: str) -> None:
+    for content in (*_said(_notice(kind)), *_said(_notice(kind, of_teams=True))):
+        assert "invoice for Teams" in content
+    for content in _said(_notice(kind, of_teams=False)):
+        assert "of an invoice." in content
+        assert "Teams" not in content
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "wrong"),
     [

@@ -24,6 +24,7 @@ from tests.system.money import Customer
 from tests.system.scene import Mailbox, drain, drain_to_the_end, during, findings, job, one, sql, time_passes
 from tests.system.test_payment_methods import add, cards, default_in_stripe, give_card_at, open_page, outcome
 from tests.system.test_plans import DAY, cancel, choose, invoices, on_teams, plan
+from tests.system.test_webhook_commands import deliver, dry_run
 
 CONFIRM = "POST /v1/payment_intents/{intent}/confirm"
 REFUND = "POST /v1/refunds"
@@ -647,3 +648,101 @@ def test_where_stripe_cancels_what_is_never_paid_the_trial_is_back(
     sync(ada)
     assert plan(ada) == "trial"
     assert mails(mailbox, "Your plan: the trial") == 1
+
+
+# What a mail says of an invoice is what Stripe still asks for, and for what
+
+
+def bill(of: Customer, cents: int, *, charge: bool, **metadata: str) -> None:
+    """In the dashboard, for something else than Teams; `charge`: Stripe charges it, else it waits to be paid."""
+    client().v1.invoice_items.create({"customer": of.stripe_id, "currency": "usd", "amount": cents})
+    made = client().v1.invoices.create(
+        {
+            "customer": of.stripe_id,
+            "pending_invoice_items_behavior": "include",
+            "auto_advance": charge,
+            "metadata": metadata,
+        }
+    )
+    client().v1.invoices.finalize_invoice(made.id)
+
+
+@pytest.mark.parametrize(
+    ("card", "subject", "says"),
+    [
+        ("chargeCustomerFail", "Your payment for Teams failed", "We could not charge $399.00 for Teams."),
+        ("authenticationRequired", "Please confirm a payment of $399.00", "the $399.00 of an invoice for Teams"),
+    ],
+)
+def test_what_a_credit_has_paid_is_not_asked_for(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox, card: str, subject: str, says: str
+) -> None:
+    ada = on_teams(web)
+    client().v1.customers.update(ada.stripe_id, {"balance": -10000})
+    stripe.change_card(stripe.objects("payment_method")[0]["id"], card)
+    stripe.advance(32 * DAY)
+    sync(ada)
+    assert sorted(invoices(ada)) == [("open", 49900, 0), ("paid", 49900, 49900)]
+    [mail] = [mail for mail in mailbox.mails() if subject in mail.subject]
+    assert says in " ".join(mail.text.split())
+
+
+def test_an_open_invoice_for_something_else_is_not_owed_for_teams(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    ada = on_teams(web)
+    bill(ada, 10000, charge=False)
+    stripe.change_card(stripe.objects("payment_method")[0]["id"], "chargeCustomerFail")
+    stripe.advance(32 * DAY)
+    sync(ada)
+    assert invoices(ada)[-1] == ("open", 10000, 0)
+    [mail] = [mail for mail in mailbox.mails() if "Your payment for Teams failed" in mail.subject]
+    assert "We could not charge $499.00 for Teams." in " ".join(mail.text.split())
+
+
+@pytest.mark.parametrize(
+    ("card", "subject", "says"),
+    [
+        ("chargeCustomerFail", "An invoice of $100.00 could not be charged", "the $100.00 of an invoice."),
+        ("authenticationRequired", "Please confirm a payment of $100.00", "confirm the $100.00 of an invoice."),
+    ],
+)
+def test_an_invoice_for_something_else_that_fails_is_not_called_one_for_teams(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox, card: str, subject: str, says: str
+) -> None:
+    ada = on_teams(web)
+    stripe.change_card(stripe.objects("payment_method")[0]["id"], card)
+    bill(ada, 10000, charge=True)
+    stripe.advance(2 * 3600)
+    sync(ada)
+    [mail] = [mail for mail in mailbox.mails() if subject in mail.subject]
+    told = " ".join(mail.text.split())
+    assert says in told
+    assert "Teams" not in told
+    assert money.status(ada).subscription_status == "active"
+
+
+def test_the_invoice_after_the_end_of_teams_is_called_the_last_one(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    ada = on_teams(web)
+    stripe.change_card(stripe.objects("payment_method")[0]["id"], "chargeCustomerFail")
+    bill(ada, 1600, charge=True, final_of="sub_1")
+    stripe.advance(2 * 3600)
+    sync(ada)
+    [mail] = [mail for mail in mailbox.mails() if "An invoice of $16.00 could not be charged" in mail.subject]
+    assert "the $16.00 of your last invoice for Teams." in " ".join(mail.text.split())
+
+
+def test_a_card_that_stripe_has_renewed_has_its_new_number(web: FlaskClient) -> None:
+    ada = charged()
+    [method] = one("SELECT array_agg(id) FROM payment_methods")
+    sent = deliver(web, "payment_method.automatically_updated", {"id": method, "customer": ada.stripe_id})
+    assert dry_run(sent) == []
+    sql("UPDATE payment_methods SET brand = 'mastercard', last4 = '4444'")  # as it was before it was renewed
+    [[subject, ours, theirs]] = dry_run(sent)
+    assert (subject, ours) == (f"payment_method:{method}", "attached")
+    assert theirs == "attached, with another number or expiry"
+    sync(ada)
+    assert tuple(sql("SELECT brand, last4 FROM payment_methods")[0]) == ("visa", "4242")
+    assert dry_run(sent) == []
