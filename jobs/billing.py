@@ -125,7 +125,9 @@ def charge_fix(run: Run[ChargeFix]) -> None:
         try:
             intent = payments.create_intent(creation)
         except NotFound:
-            _lose(run, charge)  # of what this call names, only the customer can be missing
+            if not customers.is_deleted(customer.stripe_customer_id):
+                raise
+            _lose(run, charge)
             return
         with run.transaction() as db:
             charges.keep_intent(db, charge.id, intent["id"])

@@ -67,8 +67,9 @@ def latest(db: Connection, operation: str) -> Call | None:
 
 def aged(call: Call, since: datetime) -> Call:
     """The call as one that may have been sent since then: a restored database has forgotten what it sent after its
-    backup, and must look before it sends again (failures.md 40)."""
-    if since >= call.first_sent_at:
+    backup, and must look before it sends again (failures.md 40). A later number comes of such a look, and was sent
+    when it says: aged as well, each attempt would have a key of its own."""
+    if call.number > 1 or since >= call.first_sent_at:
         return call
     age_s = call.age_s + (call.first_sent_at - since).total_seconds()
     return replace(call, first_sent_at=since, age_s=age_s)

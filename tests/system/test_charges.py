@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -11,6 +12,7 @@ from app.billing import charges
 from app.contracts.billing import AttachPaymentMethod, ChargeFix, RefundCharge
 from app.contracts.webhooks import SyncCharge
 from app.db import get_engine, transaction
+from app.ledger import ops
 from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
 from app.ledger.relay import Relay
@@ -21,6 +23,7 @@ from tests.system.scene import Mailbox, drain, drain_to_the_end, during, finding
 
 CREATE = "POST /v1/payment_intents"
 CONFIRM = "POST /v1/payment_intents/{intent}/confirm"
+REFUND = "POST /v1/refunds"
 
 
 def test_a_fix_of_payg_is_charged_at_once_and_once(stripe: StripeSandbox) -> None:
@@ -394,6 +397,40 @@ def test_a_storm_burns_no_attempts_of_a_charge(stripe: StripeSandbox) -> None:
     assert len(stripe.requests(CONFIRM)) == 41 > seen["max_attempts"]
     assert seen["state"] == "succeeded"
     assert money.taken(stripe, ada) == 1500
+
+
+def test_a_key_of_another_account_marks_nobody_as_deleted(
+    stripe: StripeSandbox, configure: Callable[..., None]
+) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    configure(STRIPE_SECRET_KEY="sk_live_another")
+    drain()
+    charge = job("charge_fix")
+    assert (charge["state"], charge["error"]["kind"]) == ("dead", "permanent")
+    assert one("SELECT stripe_deleted_at FROM customers") is None
+    configure(STRIPE_SECRET_KEY="sk_test_tallyhook")
+    with transaction() as db:
+        ops.requeue(db, UUID(charge["id"]), actor="ada")
+    drain()
+    assert (money.charge_states(ada), money.taken(stripe, ada)) == (["succeeded"], 1500)
+
+
+def test_what_was_held_for_a_day_is_looked_for_once_and_then_sent_under_one_key(stripe: StripeSandbox) -> None:
+    """A renewed key at each attempt would make a second refund where the first one's answer was slow (law 6)."""
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    drain()
+    with transaction() as db:
+        charges.ask_refund(db, one("SELECT id FROM fixes"), 500, actor="ops", reason="kind")
+    sql("ALTER TABLE charge_entries DISABLE TRIGGER charge_entries_append_only")
+    sql("UPDATE charge_entries SET at = at - interval '25 hours'")
+    sql("ALTER TABLE charge_entries ENABLE TRIGGER charge_entries_append_only")
+    stripe.fault("refuse", operation=REFUND, count=3)
+    drain_to_the_end()
+    assert {entry["key"] for entry in stripe.requests(REFUND)} == {"refund:1:1:2"}
+    assert len(stripe.requests(REFUND)) == 4
+    assert [refund["amount"] for refund in stripe.objects("refund")] == [500]
 
 
 def test_an_intent_that_is_paid_by_its_link_while_it_is_confirmed_is_looked_at_again(stripe: StripeSandbox) -> None:
