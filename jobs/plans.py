@@ -27,10 +27,21 @@ from jobs import teams
 from jobs.payment_methods import ready_customer
 
 
+def _only_the_newest(run: Run[Any], db: Connection) -> None:
+    """Of a customer's choices the newest holds: one that had to wait may come after it.
+
+    Raises:
+        AlreadyDone: there is a newer one.
+    """
+    if plan_requests.newest_choice(db, run.payload.customer_id, after=run.claim.created_at) is not None:
+        raise AlreadyDone("the customer has chosen anew since")
+
+
 @handles(StartPayg)
 def start_payg(run: Run[StartPayg]) -> None:
     job = run.payload
     with run.finish({"plan": "payg"}) as db:
+        _only_the_newest(run, db)
         plans.refuse_on_marketplace(db, job.customer_id)
         customer = accounts.get(db, job.customer_id)
         if customer.plan == "payg":
@@ -46,6 +57,7 @@ def start_payg(run: Run[StartPayg]) -> None:
 def leave_payg(run: Run[LeavePayg]) -> None:
     job = run.payload
     with run.finish({"plan": "trial"}) as db:
+        _only_the_newest(run, db)
         plans.refuse_on_marketplace(db, job.customer_id)
         subscriptions.settle_wanted(db, job.customer_id)
         if accounts.get(db, job.customer_id).plan == "payg":
@@ -130,10 +142,13 @@ def end_teams(run: Run[EndTeams]) -> None:
     job = run.payload
     customer = ready_customer(run, job.customer_id)
     with run.transaction() as db:
+        _only_the_newest(run, db)
         subscription = subscriptions.open_subscription(db, customer.id)
-        if subscription is None:
-            raise AlreadyDone("there is no subscription to Teams")
-        subscriptions.set_plan_after(db, subscription.id, job.plan_after)
+        if subscription is not None:
+            subscriptions.set_plan_after(db, subscription.id, job.plan_after)
+    if subscription is None:
+        _follow_the_end(run)
+        return
     if job.at_period_end:
         seen = gateway.set_cancels(subscription.id, True)
     else:
@@ -144,6 +159,18 @@ def end_teams(run: Run[EndTeams]) -> None:
         subscriptions.keep(db, customer.id, seen, its_invoices)
         if seen.ended_at is None:
             subscriptions.tell_of_end(db, customer.id, seen, job.plan_after, job.request)
+
+
+def _follow_the_end(run: Run[EndTeams]) -> None:
+    """Teams has ended before this choice was heard, by an older one or in Stripe: what was chosen for then begins."""
+    job = run.payload
+    with run.finish({"plan": job.plan_after}) as db:
+        customer = accounts.get(db, job.customer_id)
+        if customer.plan == job.plan_after or plans.is_on_marketplace(db, customer.id):
+            raise AlreadyDone("there is no subscription to Teams")
+        if job.plan_after == "payg" and customer.default_payment_method is None:
+            raise Permanent("there is no payment method")
+        subscriptions.begin(db, customer.id, job.plan_after, reason="the customer's choice", ref=job.request)
 
 
 def _wait_for_overage(run: Run[EndTeams] | Run[InvoiceOverage], subscription_id: str) -> None:
@@ -168,6 +195,7 @@ def _wait_for_overage(run: Run[EndTeams] | Run[InvoiceOverage], subscription_id:
 def resume_teams(run: Run[ResumeTeams]) -> None:
     customer = ready_customer(run, run.payload.customer_id)
     with run.transaction() as db:
+        _only_the_newest(run, db)
         subscription = subscriptions.open_subscription(db, customer.id)
     if subscription is None:
         raise Permanent("Teams has ended: it can be started again, not resumed")

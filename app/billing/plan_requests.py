@@ -37,16 +37,17 @@ def command_for(db: Connection, customer_id: int, plan: str, *, at_period_end: b
         raise NotPossible(f"Your plan, {customer.plan}, is paid on the GitHub Marketplace. Change or cancel it there.")
     if plan != "trial" and customer.default_payment_method is None:
         raise NotPossible("You have no payment method. Add one first, at /api/v1/payment-methods or /api/v1/checkout.")
+    waiting = _waiting(db, customer_id)
     if subscription is None:
-        if plan == customer.plan and not _waits_for_teams(db, customer_id):
+        if plan == customer.plan and waiting in (None, plan) and customer.wanted_plan == "trial":
             raise NotPossible("There is nothing to cancel." if plan == "trial" else f"Your plan is {plan} already.")
         begin_with = {"teams": StartTeams, "payg": StartPayg, "trial": LeavePayg}
         return begin_with[plan](customer_id=customer_id, request=request)
     if plan == "teams":
-        if not subscription.cancel_at_period_end:
+        if waiting in (None, "teams") and not subscription.cancel_at_period_end:
             raise NotPossible("Your plan is teams already.")
         return ResumeTeams(customer_id=customer_id, request=request)
-    if at_period_end and subscription.cancel_at_period_end and subscription.plan_after == plan:
+    if at_period_end and subscription.cancel_at_period_end and subscription.plan_after == plan and waiting is None:
         raise NotPossible("Teams ends with its period already.")
     after: Any = plan
     return EndTeams(customer_id=customer_id, at_period_end=at_period_end, plan_after=after, request=request)
@@ -68,10 +69,10 @@ def newest_choice(db: Connection, customer_id: int, *, after: datetime | None = 
     return newest
 
 
-def _waits_for_teams(db: Connection, customer_id: int) -> bool:
-    """Whether Teams was asked for, and has not begun: that can be taken back."""
+def _waiting(db: Connection, customer_id: int) -> str | None:
+    """The plan of the customer's newest choice while its job waits: it can be taken back."""
     choice = newest_choice(db, customer_id)
-    return choice is not None and choice.plan == "teams" and choice.state not in FINISHED
+    return str(choice.plan) if choice is not None and choice.state not in FINISHED else None
 
 
 def asked_before(db: Connection, customer_id: int, request: str) -> UUID | None:

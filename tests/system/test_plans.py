@@ -466,6 +466,74 @@ def test_with_billing_switched_off_teams_still_ends_with_its_period(
     assert ([s["status"] for s in stripe.objects("subscription")], paid(stripe, jane)) == (["canceled"], 49900)
 
 
+# Choices that meet (seed: "prevents race conditions"): the newest holds
+
+
+@pytest.mark.parametrize("query", ["", "?at_period_end=true"])
+@pytest.mark.parametrize("by_stripe", [False, True])
+def test_who_cancels_after_they_had_chosen_payg_is_charged_for_nothing(
+    web: FlaskClient, stripe: StripeSandbox, price: str, query: str, by_stripe: bool
+) -> None:
+    jane = on_teams(web)
+    first = choose(web, jane, "payg")
+    if by_stripe:  # it was sent, and its answer lost
+        stripe.fault("lose", operation=CANCEL)
+        drain()
+    second = cancel(web, jane, query)
+    assert (first.status_code, second.status_code) == (202, 202)
+    drain_to_the_end_of_today()
+    stripe.advance(32 * DAY)
+    sync(jane, "evt_later")
+    assert [s["status"] for s in stripe.objects("subscription")] == ["canceled"]
+    assert plan(jane) == "trial"
+    deploy(jane, 1)
+    drain()
+    assert count("charges") == 0
+
+
+def test_who_chooses_payg_after_they_had_cancelled_has_it(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = on_teams(web)
+    cancel(web, jane)
+    assert choose(web, jane, "payg").status_code == 202
+    drain_to_the_end()
+    assert plan(jane) == "payg"
+
+
+@pytest.mark.parametrize("query", ["", "?at_period_end=true"])
+def test_an_end_that_waits_can_be_taken_back(web: FlaskClient, stripe: StripeSandbox, price: str, query: str) -> None:
+    jane = on_teams(web)
+    cancel(web, jane, query)
+    assert choose(web, jane, "teams").status_code == 202
+    drain_to_the_end_of_today()
+    assert [(s["status"], s["cancel_at_period_end"]) for s in stripe.objects("subscription")] == [("active", False)]
+    assert (plan(jane), stripe.requests(CANCEL)) == ("teams", [])
+
+
+def test_payg_that_waits_can_be_taken_back(web: FlaskClient) -> None:
+    jane = with_card(web)
+    choose(web, jane, "payg")
+    assert cancel(web, jane).status_code == 202
+    drain()
+    assert plan(jane) == "trial"
+
+
+def test_payg_that_was_wanted_at_signup_can_be_taken_back_before_a_card_comes(web: FlaskClient) -> None:
+    jane = customer()
+    sql("UPDATE customers SET wanted_plan = 'payg'")
+    assert outcome(web, jane, cancel(web, jane))["state"] == "succeeded"
+    outcome(web, jane, add(web, jane, "pm_card_visa"))
+    drain()
+    assert plan(jane) == "trial"
+    assert cancel(web, jane).status_code == 409
+
+
+def drain_to_the_end_of_today() -> None:
+    """Whatever waits for a moment only, and not for the next period."""
+    for _ in range(5):
+        drain()
+        sql("UPDATE jobs SET run_at = clock_timestamp() WHERE state = 'retrying'")
+
+
 def test_an_end_that_the_dashboard_has_set_for_later_is_not_the_end_of_this_period(
     web: FlaskClient, stripe: StripeSandbox, price: str
 ) -> None:
