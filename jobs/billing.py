@@ -231,13 +231,14 @@ class _Attempt:
             raise Busy(f"the payment intent is {self._intent['status']}")
 
     def _next_call(self, on_session: bool) -> calls.Call | None:
-        """The confirmation to send: one whose outcome is not known, again under its key; else the next number, on
-        the default payment method. None: there is no method to try."""
+        """The confirmation to send: one whose outcome is not known, again under its key; else the next number, on what
+        is the default payment method now. None: there is no method to try."""
         operation = f"fix:{self._charge.fix}:confirm"
         with self._run.transaction() as db:
             sent = calls.latest(db, operation)
-            if sent is not None and sent.number > self._known:
-                return sent if sent.age_s < calls.LOOK_FIRST_S else calls.renew(db, sent)
+            if sent is not None and sent.number > self._known and sent.age_s < calls.LOOK_FIRST_S:
+                return sent
+            # Where its key is too old to be relied on, the look at the intent has shown that it took nothing.
             customer = accounts.get(db, self._charge.customer_id)
             refused = charges.get(db, self._charge.id).refused_method
             method = customer.default_payment_method
@@ -275,7 +276,9 @@ class _Attempt:
             )
 
     def _ask_customer(self, number: int) -> None:
-        url = self._intent["next_action"]["redirect_to_url"]["url"]
+        url = ((self._intent["next_action"] or {}).get("redirect_to_url") or {}).get("url")
+        if url is None:
+            raise Permanent(f"payment intent {self._intent['id']} wants an action that has no link")
         with self._run.finish({"state": "requires_action"}) as db:
             charges.ask_customer(
                 db,
@@ -300,7 +303,14 @@ def refund_charge(run: Run[RefundCharge]) -> None:
             "metadata": {"refund": name, "fix_id": str(charge.fix_id)},
         }
         call = calls.aged(calls.freeze(db, name, parameters), asked_at)
-    refund = payments.create_refund(call)
+    try:
+        refund = payments.create_refund(call)
+    except NotFound:
+        raise  # our key is of another account, say: it can be tried again
+    except Refused as error:
+        with run.transaction() as db:
+            charges.refund_refused(db, charge, number=job.number, reason=str(error))
+        raise
     if (refund["amount"], refund["currency"]) != (job.cents, charge.currency):
         raise Permanent(f"refund {refund['id']} is of {refund['amount']} {refund['currency']}, not of {job.cents}")
     made = charges.refund_failed if refund["status"] in ("failed", "canceled") else charges.refund_made

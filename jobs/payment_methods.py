@@ -67,9 +67,15 @@ def attach_payment_method(run: Run[AttachPaymentMethod]) -> None:
         with run.transaction() as db:
             calls.renew(db, call)  # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4)
         raise Permanent(str(declined)) from None
-    make_default(run, customer, card.id)
+    with run.transaction() as db:
+        overtaken = payment_methods.another_came_since(db, customer.id, run.claim.created_at)
+    if not overtaken:
+        make_default(run, customer, card.id)
     with run.finish(_shown(card)) as db:
-        payment_methods.keep(db, customer.id, card, job.request)
+        if overtaken:
+            payment_methods.adopt(db, customer.id, card)
+        else:
+            payment_methods.keep(db, customer.id, card, job.request)
 
 
 @handles(DetachPaymentMethod)

@@ -10,6 +10,7 @@ from app.contracts.billing import (
     InvoiceOverage,
     LeavePayg,
     ResumeTeams,
+    SendNotice,
     StartPayg,
     StartTeams,
     SyncSubscription,
@@ -18,6 +19,7 @@ from app.customers import accounts
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import AlreadyDone, Busy, Permanent
 from app.ledger.run import Run, handles
+from app.settings import get_settings
 from app.stripe import calls, catalog
 from app.stripe import invoices as bills
 from app.stripe import subscriptions as gateway
@@ -83,6 +85,8 @@ def start_teams(run: Run[StartTeams]) -> None:
     else:
         teams.hear_of_end(run, customer)
         seen = teams.find_open(customer) or _subscribe(run, customer)
+        if seen.ended_at is None:
+            _follow_card(run, seen)
     its_invoices = bills.of_customer(customer.stripe_customer_id)
     with run.finish(_shown(seen)) as db:
         subscriptions.keep(db, customer.id, seen, its_invoices)
@@ -114,12 +118,34 @@ def _subscribe(run: Run[StartTeams], customer: Row[Any]) -> Subscription:
             request=request,
         )
         call = calls.freeze(db, _name(run.payload), wanted)
-    try:
-        return gateway.create(call)
-    except Declined as declined:
-        with run.transaction() as db:
-            calls.renew(db, call)  # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4)
-        raise Permanent(str(declined)) from None
+    if call.parameters["items"] != wanted["items"]:
+        raise Permanent("the price has changed since Teams was asked for: it has to be chosen again")  # failures.md 31
+    while True:
+        try:
+            return gateway.create(call)
+        except Declined as declined:
+            card_replaced = call.parameters != wanted  # while the job waited
+            with run.transaction() as db:
+                # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4).
+                call = calls.freeze(db, call.operation, wanted, call.number + 1)
+                if not card_replaced:
+                    ref, cents = f"subscription:{request}:{call.number}", get_settings().teams_month_cents
+                    enqueue(
+                        db,
+                        SendNotice(
+                            customer_id=customer.id, kind="teams_declined", ref=ref, values={"amount_cents": cents}
+                        ),
+                    )
+            if not card_replaced:
+                raise Permanent(str(declined)) from None
+
+
+def _follow_card(run: Run[StartTeams], seen: Subscription) -> None:
+    """The subscription is charged to what is the customer's default now: the request may have waited with an older."""
+    with run.transaction() as db:
+        default = accounts.get(db, run.payload.customer_id).default_payment_method
+    if default != seen.payment_method:
+        gateway.set_payment_method(seen.id, default)
 
 
 def _keep(run: Run[Any], customer: Row[Any], seen: Subscription) -> None:

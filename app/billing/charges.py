@@ -204,8 +204,9 @@ def tell(db: Connection, charge: Row[Any], kind: str, ref: str, **values: Any) -
 def refundable(db: Connection, charge_id: int) -> int:
     """Cents that were taken and neither given back, nor asked back, nor disputed; below 0 where more was disputed than
     was left."""
+    outcomes = ("refunded", "refund_failed", "refund_refused")
     done = select(charge_entries.c.refund_number).where(
-        charge_entries.c.charge_id == charge_id, charge_entries.c.kind.in_(("refunded", "refund_failed"))
+        charge_entries.c.charge_id == charge_id, charge_entries.c.kind.in_(outcomes)
     )
     taken: int = db.execute(
         select(func.coalesce(func.sum(charge_entries.c.amount_cents), 0)).where(charge_entries.c.charge_id == charge_id)
@@ -274,6 +275,11 @@ def refund_failed(db: Connection, charge: Row[Any], *, number: int | None, cents
     if not _has_refund(db, refund_id, "refund_failed"):
         note(db, charge.id, "refund_failed", cents, refund_number=number, stripe_id=refund_id)
         log.warning("refund.failed", charge=charge.id, refund=refund_id)
+
+
+def refund_refused(db: Connection, charge: Row[Any], *, number: int, reason: str) -> None:
+    """Stripe did not take the refund that operators asked for: what it was to give back can be asked for again."""
+    note(db, charge.id, "refund_refused", refund_number=number, reason=reason)
 
 
 def _has_refund(db: Connection, refund_id: str, kind: str) -> bool:

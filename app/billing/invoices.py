@@ -19,6 +19,7 @@ def keep(db: Connection, customer_id: int, seen: Sequence[Invoice]) -> None:
     they do where one failed that no subscription is past due for."""
     if not seen:
         return
+    seen = list({invoice.id: invoice for invoice in seen}.values())  # a list that shifts has one on two pages
     rows = [{"customer_id": customer_id, **{name: getattr(invoice, name) for name in _COLUMNS}} for invoice in seen]
     paid = [{"payment_intent": intent, "invoice_id": invoice.id} for invoice in seen for intent in invoice.paid_by]
     for invoice in seen:

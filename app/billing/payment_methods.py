@@ -10,10 +10,12 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from app.billing import charges, standing
 from app.billing.subscriptions import begin
 from app.billing.tables import payment_methods
-from app.contracts.billing import SendNotice, StartTeams
+from app.contracts.billing import AttachPaymentMethod, SendNotice, StartTeams
 from app.customers import accounts
 from app.customers.tables import customers
 from app.ledger.enqueue import enqueue, insert, prepare
+from app.ledger.states import State
+from app.ledger.tables import jobs
 from app.stripe.cards import Card, Wallet
 
 _NOTICE = timedelta(days=31)
@@ -69,6 +71,17 @@ def _list(db: Connection, customer_id: int, card: Card, *, adopted: bool) -> Non
     db.execute(new.on_conflict_do_update(index_elements=[payment_methods.c.id], set_=now))
 
 
+def another_came_since(db: Connection, customer_id: int, at: datetime) -> bool:
+    """Whether the customer has added a card by the API that was asked for later: that is the newer choice."""
+    newer = select(jobs.c.id).where(
+        jobs.c.customer_id == customer_id,
+        jobs.c.name == AttachPaymentMethod.name,
+        jobs.c.state == State.SUCCEEDED,
+        jobs.c.created_at > at,
+    )
+    return db.execute(newer).first() is not None
+
+
 def adopt(db: Connection, customer_id: int, card: Card) -> None:
     """A card has arrived after a newer one has: all that follows from a card's arrival has followed from that."""
     _list(db, customer_id, card, adopted=True)
@@ -91,18 +104,18 @@ def keep(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
         )
     )
     standing.settle(db, customer_id)
-    _begin_wanted_plan(db, customer_id, card)
+    _begin_wanted_plan(db, customer_id, card, occasion)
     charges.redrive(db, customer_id, card.id, occasion)
 
 
-def _begin_wanted_plan(db: Connection, customer_id: int, card: Card) -> None:
+def _begin_wanted_plan(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
     customer = accounts.get(db, customer_id)
     if customer.plan != "trial":
         return
     if customer.wanted_plan == "payg":
         begin(db, customer_id, "payg", reason="wanted at signup", ref=f"card:{card.id}")
     elif customer.wanted_plan == "teams":
-        enqueue(db, StartTeams(customer_id=customer_id, request=f"card:{card.id}"))
+        enqueue(db, StartTeams(customer_id=customer_id, request=f"card:{card.id}:{occasion}"))
 
 
 def remove(db: Connection, customer_id: int, payment_method: str, default: str | None) -> None:
@@ -111,6 +124,7 @@ def remove(db: Connection, customer_id: int, payment_method: str, default: str |
     mine = (payment_methods.c.id == payment_method) & (payment_methods.c.customer_id == customer_id)
     db.execute(update(payment_methods).where(mine).values(detached_at=gone))
     db.execute(update(customers).where(customers.c.id == customer_id).values(default_payment_method=default))
+    standing.settle(db, customer_id)
 
 
 def default_of(customer: Row[Any], wallet: Wallet) -> str | None:
@@ -136,6 +150,8 @@ def follow(db: Connection, customer: Row[Any], wallet: Wallet, occasion: str) ->
     db.execute(update(customers).where(customers.c.id == customer.id).values(default_elsewhere=elsewhere))
     if default is None:
         db.execute(update(customers).where(customers.c.id == customer.id).values(default_payment_method=None))
+        if customer.default_payment_method is not None:
+            standing.settle(db, customer.id)
     elif default != customer.default_payment_method:
         keep(db, customer.id, next(card for card in wallet.cards if card.id == default), occasion)
     warn_of_expiry(db, customer.id)

@@ -82,8 +82,8 @@ def list_payment_methods() -> Response:
 def remove_payment_method(payment_method: str) -> Response:
     request = _request()
     with transaction() as db:
-        if not _METHOD_ID.fullmatch(payment_method) or not payment_methods.has(
-            db, g.customer_id, payment_method, ever=True
+        if not _METHOD_ID.fullmatch(payment_method) or not any(
+            payment_methods.has(db, g.customer_id, payment_method, ever=ever) for ever in (False, True)
         ):
             raise Problem(404, "You have no payment method with this id.")
         command = DetachPaymentMethod(customer_id=g.customer_id, payment_method=payment_method, request=request)

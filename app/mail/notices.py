@@ -437,6 +437,23 @@ class SubscriptionPastDue(Notice, kind="subscription_past_due"):
         ]
 
 
+class TeamsDeclined(Notice, kind="teams_declined"):
+    """The bank refused the first month of Teams."""
+
+    amount_cents: Cents
+
+    @property
+    def subject(self) -> str:
+        return "Teams has not begun: your bank declined the payment"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"Your bank declined the {dollars(self.amount_cents)} for the first month of Teams. Nothing was charged,"
+            " and Teams has not begun.",
+            "Add a card that can be charged, and choose Teams again.",
+        ]
+
+
 class TrialEnding(Notice, kind="trial_ending"):
     """A trial month of Teams is nearly over."""
 

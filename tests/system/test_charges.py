@@ -399,6 +399,44 @@ def test_a_storm_burns_no_attempts_of_a_charge(stripe: StripeSandbox) -> None:
     assert money.taken(stripe, ada) == 1500
 
 
+def test_a_charge_that_was_held_for_a_day_is_taken_from_the_card_that_is_the_default_now(
+    stripe: StripeSandbox,
+) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    stripe.fault("refuse", operation=CONFIRM)
+    drain()
+    new = money.give_card(ada, "pm_card_mastercard")
+    sql("UPDATE external_calls SET first_sent_at = first_sent_at - interval '25 hours'")
+    drain_to_the_end()
+    assert money.taken(stripe, ada) == 1500
+    assert stripe.objects("payment_intent")[0]["payment_method"] == new
+
+
+def test_a_refund_that_stripe_refuses_can_be_asked_for_again(stripe: StripeSandbox) -> None:
+    ada = money.customer("payg", "pm_card_visa")
+    money.deploy(ada, 1)
+    drain()
+    fix, charge = one("SELECT id FROM fixes"), one("SELECT id FROM charges")
+    client().v1.refunds.create({"payment_intent": stripe.objects("payment_intent")[0]["id"], "amount": 1000})
+    with transaction() as db:
+        refused, _ = charges.ask_refund(db, fix, 1500, actor="ops", reason="before the dashboard's was heard of")
+    drain()
+    assert one("SELECT state FROM jobs WHERE id = %(id)s", id=refused) == "dead"
+    with transaction() as db:
+        enqueue(db, SyncCharge(customer_id=ada.id, charge_id=charge, occasion="event:evt_1"))
+    drain()
+    with transaction() as db:
+        assert charges.refundable(db, charge) == 500
+        charges.ask_refund(db, fix, 500, actor="ops", reason="the rest")
+    drain()
+    with transaction() as db:
+        ops.requeue(db, refused, actor="ops")
+    drain()
+    assert sum(refund["amount"] for refund in stripe.objects("refund")) == 1500
+    assert findings() == []
+
+
 def test_a_key_of_another_account_marks_nobody_as_deleted(
     stripe: StripeSandbox, configure: Callable[..., None]
 ) -> None:

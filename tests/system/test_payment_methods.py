@@ -8,6 +8,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app.contracts.webhooks import SyncCustomer
+from app.db import transaction
+from app.ledger.enqueue import enqueue
 from app.sandbox.stripe import StripeSandbox
 from app.stripe.client import client
 from tests.system.money import Customer, charge_states, customer, deploy, status, taken
@@ -195,6 +198,40 @@ def test_when_the_default_goes_the_newest_of_the_others_is_charged(web: FlaskCli
     assert default_in_stripe(jane) is None
     again = outcome(web, jane, add(web, jane, visa))
     assert (again["state"], "detached" in again["error"]["message"]) == ("dead", True)
+
+
+def test_a_card_that_was_attached_in_stripe_beside_the_default_can_be_removed(web: FlaskClient) -> None:
+    ada = customer()
+    outcome(web, ada, add(web, ada, "pm_card_visa"))
+    beside = client().v1.payment_methods.attach("pm_card_amex", {"customer": ada.stripe_id}).id
+    with transaction() as db:
+        enqueue(db, SyncCustomer(customer_id=ada.id, occasion="event:evt_1"))
+    drain()
+    assert len(cards(web, ada)) == 2
+    removed = web.delete(f"/api/v1/payment-methods/{beside}", headers=ada.headers)
+    assert outcome(web, ada, removed)["state"] == "succeeded"
+    assert cards(web, ada) == [("visa", True)]
+
+
+def test_a_trial_without_a_card_is_a_trial_again(web: FlaskClient) -> None:
+    ada = customer()
+    card = outcome(web, ada, add(web, ada, "pm_card_visa"))["result"]["payment_method"]
+    assert status(ada).subscription_status == "active"
+    outcome(web, ada, web.delete(f"/api/v1/payment-methods/{card}", headers=ada.headers))
+    assert status(ada).subscription_status == "trial"
+
+
+def test_of_two_cards_the_one_that_was_added_later_is_charged_though_the_other_took_longer(
+    web: FlaskClient, stripe: StripeSandbox
+) -> None:
+    ada = customer()
+    stripe.fault("refuse", operation=ATTACH)
+    add(web, ada, "pm_card_visa")
+    drain()
+    outcome(web, ada, add(web, ada, "pm_card_mastercard"))
+    time_passes()
+    drain()
+    assert sorted(cards(web, ada)) == [("mastercard", True), ("visa", False)]
 
 
 def test_a_card_detached_in_stripe_can_be_removed_here(web: FlaskClient) -> None:

@@ -1,4 +1,5 @@
-"""A charge that is written off: its intent was cancelled in Stripe, so it can never be paid, and nobody owes it."""
+"""A charge that is written off: its intent was cancelled in Stripe, so it can never be paid, and nobody owes it. And a
+refund that Stripe refused, which no longer counts as asked for."""
 
 from alembic import op
 
@@ -13,8 +14,8 @@ ALTER TABLE charges
 ALTER TABLE charge_entries
     DROP CONSTRAINT charge_entries_kind_check,
     ADD CONSTRAINT charge_entries_kind_check CHECK (kind IN ('accepted', 'declined', 'requires_action', 'succeeded',
-        'uncollectible', 'written_off', 'refund_asked', 'refunded', 'refund_failed', 'dispute_withdrawn',
-        'dispute_reinstated'));
+        'uncollectible', 'written_off', 'refund_asked', 'refunded', 'refund_failed', 'refund_refused',
+        'dispute_withdrawn', 'dispute_reinstated'));
 """
 
 
