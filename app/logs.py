@@ -34,11 +34,19 @@ _HIDDEN_KEYS = re.compile(r"(?i)(api_?key|authorization|cookie|password|secret|t
 # Stripe's pages, which open to whoever has their address; and people, by where its objects say who they are.
 _LINKS = frozenset(("url", "hosted_invoice_url", "invoice_pdf", "receipt_url"))
 _PRIVATE = frozenset(
-    ("phone", "address", "line1", "line2", "city", "postal_code", "customer_name", "customer_phone", "customer_address")
+    (
+        *("phone", "address", "line1", "line2", "city", "postal_code", "ip", "dob", "evidence"),
+        *("customer_name", "customer_phone", "verified_name", "verified_phone", "account_holder_name", "payer_name"),
+        *("tax_id", "tax_ids", "customer_tax_ids", "routing_number", "account_number", "iban"),
+    )
 )
-_NAMES = frozenset(("name", "individual_name", "business_name"))
+_PLACES = re.compile(r"^address_|_(address|ip)$")
+_NAMES = frozenset(("name", "individual_name", "business_name", "value"))  # the value is a tax id's
 _PEOPLE = frozenset(
-    ("billing_details", "shipping", "shipping_details", "customer_shipping", "customer_details", "previous_attributes")
+    (
+        *("billing_details", "shipping", "shipping_details", "customer_shipping", "customer_details"),
+        *("previous_attributes", "collected_information", "owner", "sender"),
+    )
 )
 _MAYBE = re.compile(r"@|rsolv_|_test_|_live_|whsec_|_secret[_=]|(?i:bearer |password=)|token=|(?:\d[ -]?){13}")
 
@@ -61,7 +69,7 @@ def redact(value: Any, within: object = None) -> Any:
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, Mapping):
-        named = within in _PEOPLE or value.get("object") == "customer"
+        named = within in _PEOPLE or "login" in value or value.get("object") in ("customer", "tax_id")
         return {
             key: "[redacted]" if item and isinstance(key, str) and _is_hidden(key, named) else redact(item, key)
             for key, item in value.items()
@@ -73,7 +81,9 @@ def redact(value: Any, within: object = None) -> Any:
 
 def _is_hidden(key: str, named: bool) -> bool:
     """Whether what this key names is replaced. `named`: a name beside it is a person's, not a product's."""
-    return key in _LINKS or key in _PRIVATE or (named and key in _NAMES) or bool(_HIDDEN_KEYS.search(key))
+    if key in _LINKS or key in _PRIVATE or (named and key in _NAMES):
+        return True
+    return bool(_HIDDEN_KEYS.search(key) or _PLACES.search(key))
 
 
 def describe(error: BaseException) -> str:

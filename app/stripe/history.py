@@ -10,11 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-import orjson
-
 from app.ledger.errors import Unavailable
 from app.stripe.client import asking, client
-from app.stripe.webhooks import object_now
+from app.stripe.webhooks import object_now, read_json
 
 T = TypeVar("T")
 
@@ -61,7 +59,7 @@ def _patiently(ask: Callable[[], T]) -> T:
 
 def _ask(path: str, parameters: dict[str, Any]) -> dict[str, Any]:
     with asking():
-        found: dict[str, Any] = orjson.loads(client().raw_request("get", path, **parameters).body)
+        found: dict[str, Any] = read_json(client().raw_request("get", path, **parameters).body.encode())
     return found
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -196,6 +197,83 @@ def test_of_stripes_objects_no_person_and_no_link_that_opens_by_itself_is_shown(
     assert shown["product"] == {"object": "product", "name": "Teams", "address": None}
     assert (shown["charge"]["id"], shown["session"]["id"]) == ("ch_1", "cs_1")
     assert shown["notice"]["values"]["amount_cents"] == 1500
+
+
+# Where Stripe and GitHub say who somebody is, and what beside it an operator must be able to read.
+PERSONAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "the evidence of a dispute": (
+        {"evidence": {"uncategorized_text": "very", "customer_signature": "file_very", "access_activity_log": "very"}},
+        {
+            "id": "dp_1",
+            "object": "dispute",
+            "amount": 1500,
+            "status": "needs_response",
+            "reason": "fraudulent",
+            "evidence_details": {"due_by": 1723679999, "has_evidence": True},
+        },
+    ),
+    "tax ids of an invoice": (
+        {"customer_tax_ids": [{"type": "eu_vat", "value": "DEvery"}], "customer_shipping": {"name": "very"}},
+        {"id": "in_1", "account_tax_ids": ["txi_1"], "automatic_tax": {"status": "complete"}, "total_taxes": [5]},
+    ),
+    "tax ids of a customer": (
+        {"tax_ids": [{"value": "very"}], "tax": {"ip_address": "very"}, "sources": [{"address_zip": "very"}]},
+        {"id": "cus_1", "tax_exempt": "none", "balance": -5},
+    ),
+    "a tax id": (
+        {"object": "tax_id", "value": "DEvery", "verification": {"verified_name": "very", "verified_address": "very"}},
+        {"id": "txi_1", "type": "eu_vat", "owner": {"type": "customer", "customer": "cus_1"}},
+    ),
+    "who a card is billed to": (
+        {"billing_details": {"tax_id": "very", "name": "Very", "address": {"line1": "very"}}},
+        {"id": "pm_1", "type": "card", "customer": "cus_1"},
+    ),
+    "an owner of a source": (
+        {"owner": {"name": "Very", "verified_name": "very", "verified_phone": "very", "verified_address": "very"}},
+        {"id": "src_1", "status": "chargeable", "flow": "redirect"},
+    ),
+    "a bank account": (
+        {"account_holder_name": "very", "routing_number": "very", "account_number": "very", "iban": "very"},
+        {"id": "ba_1", "account_holder_type": "individual", "bank_name": "Bank", "last4": "6789"},
+    ),
+    "who paid": (
+        {"paypal": {"payer_name": "very"}, "klarna": {"dob": {"day": "very"}}, "mandate": {"online": {"ip": "very"}}},
+        {"type": "paypal", "country": "DE"},
+    ),
+    "what a page of Checkout collected": (
+        {"collected_information": {"individual_name": "very", "business_name": "very", "name": "very"}},
+        {"id": "cs_1", "mode": "setup", "billing_address_collection": "auto", "phone_number_collection": {"on": False}},
+    ),
+    "who sent it from GitHub": (
+        {"sender": {"name": "very"}, "requester": {"login": "octocat", "name": "very"}},
+        {"action": "created", "plan": {"name": "Pro", "unit_name": "seat"}, "repository": {"full_name": "o/Hello"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("person", "beside"), PERSONAL.values(), ids=PERSONAL)
+def test_who_somebody_is_is_hidden_and_what_happened_is_not(person: dict[str, Any], beside: dict[str, Any]) -> None:
+    shown = redact({"data": {"object": {**beside, **person}}})["data"]["object"]
+    assert not re.search("very", str(shown), re.IGNORECASE), shown
+    assert {key: shown[key] for key in beside} == beside
+
+
+def test_of_githubs_people_the_login_is_shown_and_of_things_the_name() -> None:
+    person = {"login": "octocat", "id": 1, "type": "User", "name": "Mona Very", "email": "mona@example.com"}
+    seen = person | {"name": "[redacted]", "email": "m***@example.com"}
+    repository = {"id": 2, "name": "Hello-World", "full_name": "octocat/Hello-World"}
+    body = {"sender": person, "installation": {"account": person}, "repository": {**repository, "owner": person}}
+    assert redact(body) == {
+        "sender": seen,
+        "installation": {"account": seen},
+        "repository": {**repository, "owner": seen},
+    }
+
+
+def test_every_field_of_our_own_jobs_that_holds_no_secret_is_shown() -> None:
+    for command in COMMANDS.values():
+        payload = dict.fromkeys(command.model_fields, "x")
+        assert redact(payload) == payload, command.name
 
 
 def test_what_ops_see_of_a_job_has_no_secret(
