@@ -1,0 +1,147 @@
+"""Choices of a plan that had to wait, and those that meet (seed: "prevents race conditions"): what holds is the newest,
+with the card and the price of now."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.db import transaction
+from app.ledger import ops
+from app.sandbox.stripe import StripeSandbox
+from app.stripe import catalog
+from tests.system.money import customer, deploy
+from tests.system.scene import Mailbox, count, drain, drain_to_the_end, sql, time_passes
+from tests.system.test_payment_methods import add, outcome
+from tests.system.test_plans import CANCEL, DAY, SUBSCRIBE, cancel, choose, on_teams, paid, plan, sync, with_card
+
+
+@pytest.fixture
+def price(stripe: StripeSandbox) -> str:
+    return catalog.sync()["price"]
+
+
+def drain_to_the_end_of_today() -> None:
+    """Whatever waits for a moment only, and not for the next period."""
+    for _ in range(5):
+        drain()
+        sql("UPDATE jobs SET run_at = clock_timestamp() WHERE state = 'retrying'")
+
+
+@pytest.mark.parametrize("lost", ["refuse", "lose"])
+def test_teams_is_charged_to_the_card_that_came_while_it_waited(
+    web: FlaskClient, stripe: StripeSandbox, price: str, lost: str
+) -> None:
+    jane = with_card(web)
+    stripe.fault(lost, operation=SUBSCRIBE)
+    choose(web, jane, "teams")
+    drain()
+    new = outcome(web, jane, add(web, jane, "pm_card_mastercard"))["result"]["payment_method"]
+    time_passes()
+    drain()
+    [subscription] = stripe.objects("subscription")
+    assert (subscription["default_payment_method"], plan(jane)) == (new, "teams")
+
+
+def test_teams_that_was_declined_begins_on_another_card(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    jane = with_card(web, "pm_card_chargeCustomerFail")
+    accepted = choose(web, jane, "teams")
+    assert outcome(web, jane, accepted)["state"] == "dead"
+    assert [mail.subject for mail in mailbox.mails()] == ["Teams has not begun: your bank declined the payment"]
+    outcome(web, jane, add(web, jane, "pm_card_visa"))
+    with transaction() as db:
+        ops.requeue(db, UUID(accepted.json["job_id"]), actor="ada")
+    assert outcome(web, jane, accepted)["state"] == "succeeded"
+    assert (plan(jane), paid(stripe, jane), len(stripe.objects("subscription"))) == ("teams", 49900, 1)
+
+
+def test_teams_that_was_wanted_at_signup_begins_with_the_same_card_once_there_is_money_on_it(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    jane = customer()
+    sql("UPDATE customers SET wanted_plan = 'teams'")
+    card = outcome(web, jane, add(web, jane, "pm_card_chargeCustomerFail"))["result"]["payment_method"]
+    assert plan(jane) == "trial"
+    assert "Teams has not begun" in mailbox.mail().subject
+    stripe.change_card(card, "visa")
+    outcome(web, jane, add(web, jane, card))
+    assert plan(jane) == "teams"
+
+
+def test_a_price_that_changed_while_teams_waited_is_not_charged(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    jane = with_card(web)
+    stripe.fault("refuse", operation=SUBSCRIBE)
+    accepted = choose(web, jane, "teams")
+    drain()
+    configure(TEAMS_MONTH_CENTS="59900")
+    catalog.sync(transfer=True)
+    time_passes()
+    done = outcome(web, jane, accepted)
+    assert (done["state"], "price has changed" in done["error"]["message"]) == ("dead", True)
+    assert paid(stripe, jane) == 0
+
+
+# The newest holds
+
+
+@pytest.mark.parametrize("query", ["", "?at_period_end=true"])
+@pytest.mark.parametrize("by_stripe", [False, True])
+def test_who_cancels_after_they_had_chosen_payg_is_charged_for_nothing(
+    web: FlaskClient, stripe: StripeSandbox, price: str, query: str, by_stripe: bool
+) -> None:
+    jane = on_teams(web)
+    first = choose(web, jane, "payg")
+    if by_stripe:  # it was sent, and its answer lost
+        stripe.fault("lose", operation=CANCEL)
+        drain()
+    second = cancel(web, jane, query)
+    assert (first.status_code, second.status_code) == (202, 202)
+    drain_to_the_end_of_today()
+    stripe.advance(32 * DAY)
+    sync(jane, "evt_later")
+    assert [s["status"] for s in stripe.objects("subscription")] == ["canceled"]
+    assert plan(jane) == "trial"
+    deploy(jane, 1)
+    drain()
+    assert count("charges") == 0
+
+
+def test_who_chooses_payg_after_they_had_cancelled_has_it(web: FlaskClient, stripe: StripeSandbox, price: str) -> None:
+    jane = on_teams(web)
+    cancel(web, jane)
+    assert choose(web, jane, "payg").status_code == 202
+    drain_to_the_end()
+    assert plan(jane) == "payg"
+
+
+@pytest.mark.parametrize("query", ["", "?at_period_end=true"])
+def test_an_end_that_waits_can_be_taken_back(web: FlaskClient, stripe: StripeSandbox, price: str, query: str) -> None:
+    jane = on_teams(web)
+    cancel(web, jane, query)
+    assert choose(web, jane, "teams").status_code == 202
+    drain_to_the_end_of_today()
+    assert [(s["status"], s["cancel_at_period_end"]) for s in stripe.objects("subscription")] == [("active", False)]
+    assert (plan(jane), stripe.requests(CANCEL)) == ("teams", [])
+
+
+def test_payg_that_waits_can_be_taken_back(web: FlaskClient) -> None:
+    jane = with_card(web)
+    choose(web, jane, "payg")
+    assert cancel(web, jane).status_code == 202
+    drain()
+    assert plan(jane) == "trial"
+
+
+def test_payg_that_was_wanted_at_signup_can_be_taken_back_before_a_card_comes(web: FlaskClient) -> None:
+    jane = customer()
+    sql("UPDATE customers SET wanted_plan = 'payg'")
+    assert outcome(web, jane, cancel(web, jane))["state"] == "succeeded"
+    outcome(web, jane, add(web, jane, "pm_card_visa"))
+    drain()
+    assert plan(jane) == "trial"
+    assert cancel(web, jane).status_code == 409
