@@ -125,5 +125,5 @@ def object_now(collection: str, object_id: str) -> dict[str, Any] | None:
 def _get(path: str) -> dict[str, Any]:
     with asking():
         answer = client().raw_request("get", path)
-    found: dict[str, Any] = orjson.loads(answer.body)
+    found: dict[str, Any] = read_json(answer.body.encode())
     return found
