@@ -26,7 +26,10 @@ def drain_to_the_end_of_today() -> None:
     """Whatever waits for a moment only, and not for the next period."""
     for _ in range(5):
         drain()
-        sql("UPDATE jobs SET run_at = clock_timestamp() WHERE state = 'retrying'")
+        sql(
+            "UPDATE jobs SET run_at = clock_timestamp() WHERE state IN ('queued', 'retrying')"
+            " AND run_at < clock_timestamp() + interval '1 hour'"
+        )
 
 
 @pytest.mark.parametrize("lost", ["refuse", "lose"])
@@ -145,3 +148,17 @@ def test_payg_that_was_wanted_at_signup_can_be_taken_back_before_a_card_comes(we
     drain()
     assert plan(jane) == "trial"
     assert cancel(web, jane).status_code == 409
+
+
+def test_a_cancellation_that_was_taken_back_and_made_again_holds_though_the_taking_back_took_longer(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = on_teams(web)
+    outcome(web, jane, cancel(web, jane, "?at_period_end=true"))
+    stripe.fault("refuse", operation="GET /v1/subscriptions/{subscription_exposed_id}")
+    choose(web, jane, "teams")
+    drain()
+    outcome(web, jane, cancel(web, jane, "?at_period_end=true"))
+    drain_to_the_end_of_today()
+    [subscription] = stripe.objects("subscription")
+    assert subscription["cancel_at_period_end"] is True
