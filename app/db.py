@@ -41,6 +41,7 @@ def make_engine(url: str, *, pool_size: int = 20, **options: Any) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=2,
+        pool_pre_ping=True,  # after a restart of PostgreSQL no sender is what finds the dead sessions
         hide_parameters=True,  # an error must not quote what may be a secret
         connect_args={
             "connect_timeout": 3,

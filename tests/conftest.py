@@ -42,6 +42,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def cut_all_sessions() -> None:
+    """As a restart of PostgreSQL does to everybody, this process included."""
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as db:
+        db.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+
+
 def _scratch_postgres(home: Path) -> str:
     server = os.environ.get("DATABASE_URL")
     if server is None:

@@ -34,7 +34,7 @@ from app.ops.system import WORKER
 from app.sandbox.stripe import SandboxControl
 from app.settings import get_settings
 from app.stripe import client as gateway
-from tests.conftest import ROOT, free_port, wait_until
+from tests.conftest import ROOT, cut_all_sessions, free_port, wait_until
 from tests.system.scene import Mail
 
 IN_FLIGHT = int(os.environ.get("FAULT_IN_FLIGHT", "500"))
@@ -266,7 +266,7 @@ class _Chaos(threading.Thread):
             (8, self._kill_a_worker),
             (3, self._empty_redis),
             (1, self._restart_redis),
-            (2, self._cut_postgresql),
+            (2, cut_all_sessions),
             (3, self._lose_answers),
             (2, self._storm_of_errors),
             (1, self._slow_stripe),
@@ -311,15 +311,6 @@ class _Chaos(threading.Thread):
         self._scene.redis.stop()
         self._end.wait(self._dice.uniform(0.1, 2))
         self._scene.redis.start()
-
-    def _cut_postgresql(self) -> None:
-        url = get_settings().database_url
-        assert url is not None
-        with psycopg.connect(url, autocommit=True) as db:
-            db.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-            )
 
     def _lose_answers(self) -> None:
         self._scene.stripe.fault("lose", operation="*", count=20)

@@ -63,7 +63,8 @@ def test_a_second_submission_waits_for_the_first_and_takes_its_place_when_that_o
                 waiting = pool.submit(submit, Act(n=1))
                 wait_until(
                     lambda: sql(
-                        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%job_keys%%'"
+                        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                        " AND query LIKE '%%job_keys%%' AND datname = current_database()"
                     ),
                     what="the second submission's wait",
                 )

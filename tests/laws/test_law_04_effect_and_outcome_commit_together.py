@@ -5,7 +5,7 @@ from structlog.contextvars import bound_contextvars
 
 from app.db import get_engine
 from app.settings import get_settings
-from tests.conftest import wait_until
+from tests.conftest import cut_all_sessions, wait_until
 from tests.ledger.commands import Act
 from tests.ledger.scene import (
     WORKER,
@@ -27,17 +27,6 @@ from tests.ledger.scene import (
 from tests.processes import Processes
 
 
-def _cut_all_sessions() -> None:
-    """As a restart of PostgreSQL does to everybody, this process included."""
-    url = get_settings().database_url
-    assert url is not None
-    with psycopg.connect(url, autocommit=True) as db:
-        db.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-        )
-
-
 def test_an_attempt_that_fails_leaves_neither_its_effect_nor_the_jobs_it_enqueued() -> None:
     [job_id] = submit(Act(n=1, acts=("fail_with_effect", "enqueue_next")))
     drain()
@@ -55,7 +44,10 @@ def test_nobody_sees_the_effect_before_the_success() -> None:
     with in_threads(1, drain):
         wait_until(lambda: begun(1) == 1, what="the attempt")
         wait_until(
-            lambda: sql("SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction'"),
+            lambda: sql(
+                "SELECT 1 FROM pg_stat_activity"
+                " WHERE state = 'idle in transaction' AND datname = current_database()"
+            ),
             what="the handler's last transaction",
         )
         assert (effects(1), state(job_id)) == (0, "running")
@@ -89,7 +81,7 @@ def test_postgresql_sessions_cut_in_mid_load_leave_every_job_done_and_each_effec
     with relay_running():
         for done in (20, 150, 400):
             wait_until(lambda done=done: _succeeded() >= done, what=f"{done} jobs done")
-            _cut_all_sessions()
+            cut_all_sessions()
             get_engine().dispose()
         wait_until(lambda: _succeeded() == 2 * count, 60, "every job done")
     assert effects_per_job() == dict.fromkeys([*range(count), *range(1000, 1000 + count)], 1)

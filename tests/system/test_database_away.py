@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from app.db import get_engine, make_engine
 from app.migrations import migrate
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT, cut_all_sessions, wait_until
 from tests.processes import Process
 from tests.system.cable import Cable
 from tests.system.scene import (
@@ -78,6 +78,15 @@ def test_a_worker_outlives_the_database_and_finishes_what_was_accepted(
     assert len(mailbox.mails()) == 1
 
 
+def test_the_first_request_after_a_restart_of_postgresql_is_taken(web: FlaskClient) -> None:
+    """The sessions that a process had kept are dead then; no sender should be what finds that out."""
+    assert sign_up(web, email="before@example.com").status_code == 202
+    cut_all_sessions()
+    assert sign_up(web).status_code == 202
+    cut_all_sessions()
+    assert web.get("/readyz").status_code == 200
+
+
 def test_an_exhausted_pool_is_a_503_and_then_over(web: FlaskClient) -> None:
     with ExitStack() as stack:
         for _ in range(get_engine().pool.size()):
@@ -91,23 +100,19 @@ def test_an_exhausted_pool_is_a_503_and_then_over(web: FlaskClient) -> None:
 @pytest.fixture
 def crowded() -> Iterator[str]:
     """DATABASE_URL of a user who may have no connection any more."""
-    sql("CREATE ROLE tallyhook_crowded LOGIN CONNECTION LIMIT 0")
-    sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO tallyhook_crowded")
-    url = (
-        os.environ["DATABASE_URL"]
-        .replace("postgres@", "tallyhook_crowded@")
-        .replace("postgres:@", "tallyhook_crowded:@")
-    )
-    yield url
-    sql("DROP OWNED BY tallyhook_crowded")
-    sql("DROP ROLE tallyhook_crowded")
+    role = f"tallyhook_crowded_{os.getpid()}"  # roles belong to the server, which the suite's processes may share
+    sql(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
+    sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+    yield os.environ["DATABASE_URL"].replace("postgres@", f"{role}@").replace("postgres:@", f"{role}:@")
+    sql(f"DROP OWNED BY {role}")
+    sql(f"DROP ROLE {role}")
 
 
 def test_too_many_connections_are_a_503_and_then_over(start_web: Callable[..., Site], crowded: str) -> None:
     site = start_web(DATABASE_URL=crowded)
     is_away(site.post("/api/v1/customers", JANE))
     assert count("signups") == 0
-    sql("ALTER ROLE tallyhook_crowded CONNECTION LIMIT 50")
+    sql(f"ALTER ROLE {psycopg.conninfo.conninfo_to_dict(crowded)['user']} CONNECTION LIMIT 50")
     assert site.post("/api/v1/customers", JANE).status == 202
     site.process.kill()
 
@@ -166,7 +171,8 @@ def test_metrics_of_the_processes_are_served_while_the_database_is_away(
 @pytest.fixture
 def empty_database() -> Iterator[str]:
     """DATABASE_URL of a new database on the same server."""
-    url, name = os.environ["DATABASE_URL"], "tallyhook_test_schema"
+    url = os.environ["DATABASE_URL"]
+    name = f"tallyhook_test_schema_{os.getpid()}"  # the suite's processes may share a server
     with psycopg.connect(url, autocommit=True) as db:
         db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         db.execute(f"CREATE DATABASE {name}")
