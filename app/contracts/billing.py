@@ -206,7 +206,7 @@ class SendNotice(Command, queue="mail", max_attempts=40):
     customer_id: int
 
     kind: str
-    """One of those of `app/mail/notices.py`, which say what values they take."""
+    """One of those of `app/mail/notices/`, which say what values they take."""
     ref: str
     """What it is about, such as `fix:7`: one mail of a kind for each."""
     values: dict[str, Any]

@@ -45,8 +45,7 @@ def test_nobody_sees_the_effect_before_the_success() -> None:
         wait_until(lambda: begun(1) == 1, what="the attempt")
         wait_until(
             lambda: sql(
-                "SELECT 1 FROM pg_stat_activity"
-                " WHERE state = 'idle in transaction' AND datname = current_database()"
+                "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"
             ),
             what="the handler's last transaction",
         )
