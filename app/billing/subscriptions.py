@@ -127,6 +127,8 @@ def keep(db: Connection, customer_id: int, seen: Subscription, its_invoices: Seq
             values = {"amount_cents": owed}
             enqueue(db, SendNotice(customer_id=customer_id, kind="subscription_past_due", ref=ref, values=values))
         _tell_of_trial(db, customer_id, seen)
+        if seen.cancels and not (before is not None and before.cancel_at_period_end):
+            _tell_of_cancellation(db, customer_id, seen, "trial" if before is None else before.plan_after)
     elif before is not None and before.ended_at is None:
         _end(db, customer_id, seen, before.plan_after)
 
@@ -138,6 +140,15 @@ def _tell_of_trial(db: Connection, customer_id: int, seen: Subscription) -> None
     if seen.trial_end - datetime.now(UTC) <= _TRIAL_NOTICE:
         ref, values = f"{seen.id}:{seen.trial_end.isoformat()}", {"ends_at": seen.trial_end.isoformat()}
         enqueue(db, SendNotice(customer_id=customer_id, kind="trial_ending", ref=ref, values=values))
+
+
+def _tell_of_cancellation(db: Connection, customer_id: int, seen: Subscription, plan_after: str) -> None:
+    """That Teams was cancelled in Stripe's dashboard. A choice of the customer's own is told of by its job."""
+    chosen = select(jobs.c.id).where(
+        jobs.c.customer_id == customer_id, jobs.c.name == EndTeams.name, jobs.c.state.not_in(FINISHED)
+    )
+    if db.execute(chosen).first() is None:
+        tell_of_end(db, customer_id, seen, plan_after, f"cancelled:{seen.cancelled_at}")
 
 
 def _write(db: Connection, customer_id: int, seen: Subscription) -> None:
@@ -249,6 +260,6 @@ def overage_is_told(db: Connection, customer_id: int, subscription_id: str, *, b
 
 
 def tell_of_end(db: Connection, customer_id: int, seen: Subscription, plan_after: str, request: str) -> None:
-    """Teams goes on until the end of what was paid for: the customer is told when that is."""
+    """Teams goes on until the end of what was paid for: the customer is told when that is, once a `request`."""
     told = {"plan_after": plan_after, "ends_at": seen.period_end.isoformat()}
     enqueue(db, SendNotice(customer_id=customer_id, kind="plan_ends", ref=f"{seen.id}:{request}", values=told))

@@ -16,8 +16,9 @@ _ENDED = ("canceled", "incomplete_expired")
 class Subscription:
     """A subscription as Stripe shows it.
 
-    `owner`: the customer of ours whose it is, by its metadata. `cancels`: it ends with its period. `period_start`,
-    `period_end`: the current period. `trial_end`: when free time that somebody gave the customer ends.
+    `owner`: the customer of ours whose it is, by its metadata. `cancels`: it ends with its period; `cancelled_at`:
+    when that was last asked for. `period_start`, `period_end`: the current period. `trial_end`: when free time that
+    somebody gave the customer ends.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Subscription:
     owner: str | None
     status: str
     cancels: bool
+    cancelled_at: datetime | None
     payment_method: str | None
     period_start: datetime
     period_end: datetime
@@ -58,6 +60,7 @@ def read(found: dict[str, Any]) -> Subscription:
         owner=found["metadata"].get("customer_id"),
         status=found["status"],
         cancels=cancels and not ended,
+        cancelled_at=_time(found["canceled_at"]) if found["canceled_at"] else None,
         payment_method=found["default_payment_method"],
         period_start=_time(item["current_period_start"]),
         period_end=_time(item["current_period_end"]),

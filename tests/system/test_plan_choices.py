@@ -11,6 +11,7 @@ from app.db import transaction
 from app.ledger import ops
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
+from app.stripe.client import client
 from tests.system.money import customer, deploy
 from tests.system.scene import Mailbox, count, drain, drain_to_the_end, sql, time_passes
 from tests.system.test_payment_methods import add, outcome
@@ -162,3 +163,38 @@ def test_a_cancellation_that_was_taken_back_and_made_again_holds_though_the_taki
     drain_to_the_end_of_today()
     [subscription] = stripe.objects("subscription")
     assert subscription["cancel_at_period_end"] is True
+
+
+# Cancelled in Stripe's dashboard
+
+
+def told_of_ends(mailbox: Mailbox) -> int:
+    return sum(mail.subject.startswith("Teams ends on") for mail in mailbox.mails())
+
+
+def test_who_is_cancelled_in_the_dashboard_is_told_when_teams_ends_each_time_once(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    jane = on_teams(web)
+    [subscription] = stripe.objects("subscription")
+    for number, cancels in enumerate((True, True, False, True)):
+        client().v1.subscriptions.update(subscription["id"], {"cancel_at_period_end": cancels})
+        sync(jane, f"evt_{number}")
+        sync(jane, f"evt_{number}_again")
+        stripe.advance(60)
+    assert told_of_ends(mailbox) == 2
+
+
+@pytest.mark.parametrize("lost", ["refuse", "lose"])
+def test_who_cancels_is_told_once_whoever_sees_it_first(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox, lost: str
+) -> None:
+    jane = on_teams(web)
+    stripe.fault(lost, operation="POST /v1/subscriptions/{subscription_exposed_id}")
+    cancel(web, jane, "?at_period_end=true")
+    drain()
+    sync(jane, "evt_1")
+    time_passes()
+    drain()
+    sync(jane, "evt_2")
+    assert told_of_ends(mailbox) == 1

@@ -34,7 +34,7 @@ class PlanEnds(Notice, kind="plan_ends"):
 
     def paragraphs(self) -> list[str]:
         return [
-            f"You have cancelled Teams. It goes on until {when(self.ends_at)}; fixes beyond those included are still"
+            f"Teams was cancelled. It goes on until {when(self.ends_at)}; fixes beyond those included are still"
             f" billed. After that your plan is {PLANS[self.plan_after]}. {terms(self.plan_after)}",
             "To keep Teams, choose it again before then.",
         ]
