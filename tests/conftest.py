@@ -141,7 +141,10 @@ def clean_slate() -> None:
         # Looking is cheap, emptying is not: most tests leave most tables empty.
         have_rows = " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (TABLE {table})" for table in tables)
         if used := db.exec_driver_sql(have_rows).scalars().all():
-            db.exec_driver_sql(f"TRUNCATE {', '.join(used)} RESTART IDENTITY CASCADE")
+            # By DELETE, without triggers: a TRUNCATE of as little as this takes twenty times as long.
+            deletes = "; ".join(f"DELETE FROM {table}" for table in used)
+            db.exec_driver_sql(f"SET LOCAL session_replication_role = replica; {deletes}")
+            db.exec_driver_sql("SELECT setval(seqrelid::regclass, 1, false) FROM pg_sequence")
     get_redis().flushdb()
 
 

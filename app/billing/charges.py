@@ -12,7 +12,6 @@ from app.contracts.billing import ChargeFix, RefundCharge, SendNotice
 from app.ledger import ops
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import AlreadyDone
-from app.logs import log
 
 CURRENCY = "usd"
 
@@ -269,12 +268,13 @@ def refund_made(db: Connection, charge: Row[Any], *, number: int | None, cents: 
 
 
 def refund_failed(db: Connection, charge: Row[Any], *, number: int | None, cents: int, refund_id: str) -> None:
-    """Stripe tried to give back and could not: the money is with us again. As `refund_made`."""
+    """Stripe tried to give back and could not: the money is with us again, and the customer has to say where else to
+    send it. As `refund_made`."""
     if not _has_refund(db, refund_id, "refunded"):
         note(db, charge.id, "refunded", -cents, refund_number=number, stripe_id=refund_id)
     if not _has_refund(db, refund_id, "refund_failed"):
         note(db, charge.id, "refund_failed", cents, refund_number=number, stripe_id=refund_id)
-        log.warning("refund.failed", charge=charge.id, refund=refund_id)
+        tell(db, charge, "refund_failed", f"refund:{number or refund_id}", amount_cents=cents)
 
 
 def refund_refused(db: Connection, charge: Row[Any], *, number: int, reason: str) -> None:

@@ -13,16 +13,18 @@ from app.stripe.payments import Payment
 
 
 def keep(db: Connection, customer_id: int, invoice: Invoice, payment: Payment) -> None:
-    """Write what has become of the payment of an invoice, which is known here. The customer is told of each refund and
-    of each dispute that is open, once. A refund that failed has given nothing back: the two entries add up to that."""
+    """Write what has become of the payment of an invoice, which is known here. The customer is told of each refund, of
+    one that failed, and of each dispute that is open, once. A refund that failed has given nothing back: the two
+    entries add up to that."""
     for refund in payment.refunds:
-        made = _note(db, invoice.id, "refunded", -refund.cents, refund.id)
+        new = _note(db, invoice.id, "refunded", -refund.cents, refund.id)
         if refund.failed:
-            _note(db, invoice.id, "refund_failed", refund.cents, refund.id)
-        elif made:
+            new = _note(db, invoice.id, "refund_failed", refund.cents, refund.id)
+        if new:
+            kind = "invoice_refund_failed" if refund.failed else "invoice_refunded"
             about = {"amount_cents": refund.cents, "number": invoice.number}
             ref = f"invoice:{invoice.id}:refund:{refund.id}"
-            enqueue(db, SendNotice(customer_id=customer_id, kind="invoice_refunded", ref=ref, values=about))
+            enqueue(db, SendNotice(customer_id=customer_id, kind=kind, ref=ref, values=about))
     for dispute in disputes.keep(db, payment.disputes, invoice_entries, invoice_id=invoice.id):
         about = {"amount_cents": dispute.amount_cents, "number": invoice.number, "reason": dispute.reason}
         ref = f"invoice:{invoice.id}:dispute:{dispute.id}"

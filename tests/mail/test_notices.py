@@ -41,6 +41,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "invoice_action_required": {"amount_cents": 49900, "url": PAGE},
     "invoice_failed": {"amount_cents": 1600, "url": PAGE},
     "invoice_refunded": {"amount_cents": 10000, "number": "MWJIGDW8-0001"},
+    "refund_failed": CHARGE,
+    "invoice_refund_failed": {"amount_cents": 10000, "number": "MWJIGDW8-0001"},
     "invoice_disputed": {"amount_cents": 49900, "number": None, "reason": "fraudulent"},
     "dispute_opened": CHARGE | {"reason": "fraudulent"},
     "card_expiring": {"brand": "visa", "last4": "4242", "exp_month": 8, "exp_year": 2027},
@@ -73,6 +75,8 @@ SAYS = {
     "invoice_action_required": ["$499.00", "Your bank wants you to confirm"],
     "invoice_failed": ["$16.00", "stays open", "another one"],
     "invoice_refunded": ["$100.00", "invoice MWJIGDW8-0001 for Teams", "back to your card"],
+    "refund_failed": ["$15.00", "acme/shop#42", "returned it to us", "write to us"],
+    "invoice_refund_failed": ["$100.00", "invoice MWJIGDW8-0001 for Teams", "returned it to us", "write to us"],
     "invoice_disputed": [
         "$499.00",
         "an invoice for Teams",

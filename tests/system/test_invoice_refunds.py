@@ -78,12 +78,13 @@ def test_a_refund_of_an_invoice_is_an_entry_is_shown_and_is_told_once(
 
 
 def test_a_refund_that_the_bank_could_not_make_is_taken_back(
-    web: FlaskClient, stripe: StripeSandbox, ada: Customer
+    web: FlaskClient, stripe: StripeSandbox, ada: Customer, mailbox: Mailbox
 ) -> None:
     made = refund(stripe, 10000)
     hear(web, stripe, "refund.created", "refund")
     stripe.fail_refund(made)
     hear(web, stripe, "refund.failed", "refund")
+    assert mails(mailbox, "Our refund of $100.00 did not arrive") == 1
     assert entries() == [("refunded", -10000), ("refund_failed", 10000)]
     assert shown(web, ada)["refunded_cents"] == 0
     assert findings() == []

@@ -161,6 +161,7 @@ def test_a_refund_that_the_bank_could_not_make_is_taken_back(
     assert money.entries(ada)[2:] == [("refunded", -500), ("refund_failed", 500)]
     assert (kept(stripe, ada), refundable()) == (1500, 1500)
     assert mails(mailbox, "We have refunded") == seen_between
+    assert mails(mailbox, "Our refund of $5.00 did not arrive") == 1
 
 
 def test_a_refund_that_ops_asked_for_and_the_bank_could_not_make_can_be_asked_for_again(stripe: StripeSandbox) -> None:

@@ -18,6 +18,13 @@ def _sent_back(amount: str, what: str) -> str:
     return f"We have sent {amount} for {what} back to your card. Banks take five to ten days to show it."
 
 
+def _came_back(amount: str, what: str) -> list[str]:
+    return [
+        f"We sent {amount} for {what} back to your card, but your bank could not book it and returned it to us.",
+        "Please write to us, so that we find another way to give it back to you.",
+    ]
+
+
 def _disputed(amount: str, what: str, reason: str | None) -> list[str]:
     said = _DISPUTED.get(reason or "")
     why = f" They say that {said}." if said else ""
@@ -48,6 +55,28 @@ class InvoiceRefunded(OfInvoice, kind="invoice_refunded"):
 
     def paragraphs(self) -> list[str]:
         return [_sent_back(self.amount, self.invoice)]
+
+
+class RefundFailed(OfCharge, kind="refund_failed"):
+    """What was given back of a charge did not arrive."""
+
+    @property
+    def subject(self) -> str:
+        return f"Our refund of {self.amount} did not arrive"
+
+    def paragraphs(self) -> list[str]:
+        return _came_back(self.amount, self.fix)
+
+
+class InvoiceRefundFailed(OfInvoice, kind="invoice_refund_failed"):
+    """What was given back of a payment for Teams did not arrive."""
+
+    @property
+    def subject(self) -> str:
+        return f"Our refund of {self.amount} did not arrive"
+
+    def paragraphs(self) -> list[str]:
+        return _came_back(self.amount, self.invoice)
 
 
 class DisputeOpened(OfCharge, kind="dispute_opened"):
