@@ -13,10 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 
 ROOT = Path(__file__).parent.parent
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
@@ -40,6 +42,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+_CLOSED: list[socket.socket] = []
+
+
+def closed_port() -> int:
+    """A TCP port on loopback that refuses, and that nobody else can take while the tests run."""
+    kept = socket.socket()
+    kept.bind(("127.0.0.1", 0))
+    _CLOSED.append(kept)
+    return int(kept.getsockname()[1])
 
 
 def cut_all_sessions() -> None:
@@ -86,6 +99,7 @@ def _scratch_redis() -> str:
     _CLEANUP.append(process.terminate)
 
     def answers() -> bool:
+        assert process.poll() is None, "the embedded Redis has ended"  # another one may answer at its port
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -110,9 +124,14 @@ def pytest_configure(config: pytest.Config) -> None:
         }
         os.environ["DATABASE_URL"] = _scratch_postgres(home)
         os.environ["REDIS_URL"] = _scratch_redis()
+        from hypothesis import HealthCheck, settings
+
         from app.db import get_engine
         from app.migrations import migrate
 
+        # How fast this machine is at a moment is no property of the code.
+        settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("tests")
         migrate(get_engine())
 
 
@@ -128,9 +147,10 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def clean_slate() -> None:
     """Every test begins with an empty database and an empty Redis."""
-    from app.db import transaction
-    from app.ledger.bell import get_redis
+    from app.db import get_engine, transaction
 
+    if get_engine().pool.checkedin() > 8:
+        get_engine().dispose()  # a pool that a test filled: the suite's processes may share a server's connections
     with transaction() as db:
         database = db.exec_driver_sql("SELECT current_database()").scalar_one()
         assert database in os.environ["DATABASE_URL"], f"{database} is not the scratch database of this run"
@@ -145,7 +165,15 @@ def clean_slate() -> None:
             deletes = "; ".join(f"DELETE FROM {table}" for table in used)
             db.exec_driver_sql(f"SET LOCAL session_replication_role = replica; {deletes}")
             db.exec_driver_sql("SELECT setval(seqrelid::regclass, 1, false) FROM pg_sequence")
-    get_redis().flushdb()
+    _patient_redis().flushdb()
+
+
+@cache
+def _patient_redis() -> redis.Redis:
+    """The application's own client gives up after half a second, which a slow machine may take."""
+    from app.ledger.bell import make_redis
+
+    return make_redis(10)
 
 
 @pytest.fixture

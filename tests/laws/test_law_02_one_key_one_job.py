@@ -70,7 +70,7 @@ def test_a_second_submission_waits_for_the_first_and_takes_its_place_when_that_o
                 )
                 raise ZeroDivisionError
         except ZeroDivisionError:
-            [kept] = waiting.result(timeout=10)
+            [kept] = waiting.result(timeout=30)
     assert kept != abandoned.job_id
     assert states() == {"queued": 1}
     assert state(kept) == "queued"

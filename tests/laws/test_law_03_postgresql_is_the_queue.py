@@ -10,6 +10,7 @@ from tests.ledger.scene import (
     drain,
     effects_per_job,
     give_signal,
+    lose_wakeups,
     outcomes,
     relay_running,
     states,
@@ -36,7 +37,7 @@ def test_jobs_that_wait_when_redis_is_emptied_all_run_once(processes: Processes)
     """failures.md 10."""
     submit(*(Act(n=n) for n in range(300)))
     wait_until(lambda: get_redis().llen("dramatiq:test"), what="the ring")  # or it would come after the loss
-    get_redis().flushdb()
+    lose_wakeups()
     processes.start_worker(WORKER, threads=4)
     with relay_running():
         wait_until(lambda: states() == {"succeeded": 300}, what="300 jobs done")
@@ -48,7 +49,7 @@ def test_redis_emptied_again_and_again_while_jobs_run_loses_none_and_doubles_non
     with relay_running():
         for batch in range(10):
             submit(*(Act(n=batch * 50 + n) for n in range(50)))
-            get_redis().flushdb()
+            lose_wakeups()
         wait_until(lambda: states() == {"succeeded": 500}, what="500 jobs done")
     assert effects_per_job() == dict.fromkeys(range(500), 1)
 
@@ -72,7 +73,7 @@ def test_a_wake_up_that_comes_twice_or_for_nothing_does_nothing(processes: Proce
 def test_a_retry_waits_in_the_ledger_and_not_in_redis() -> None:
     [job_id] = submit(Act(n=1, acts=("transient", "succeed")))
     drain()
-    get_redis().flushdb()
+    lose_wakeups()
     assert states() == {"retrying": 1}
     time_passes()
     wait_until(lambda: sweep() or get_redis().llen("dramatiq:test") == 1, what="the relay's ring for what is due")

@@ -156,6 +156,7 @@ def test_a_job_that_went_back_to_the_queue_cannot_be_ended_by_the_attempt_that_w
     assert show(job_id)["attempts"] == 1, "the one that was handed back does not count"
 
 
+@pytest.mark.usefixtures("real_backoff")  # the promise is one about the real waits
 def test_a_killed_worker_s_job_runs_again_on_another_within_10_s_and_has_its_effect_once(processes: Processes) -> None:
     """failures.md 13, once; the fault runs kill many times."""
     [job_id] = submit(Act(n=1, acts=("wait", "succeed")))
@@ -356,6 +357,7 @@ def test_what_was_claimed_along_with_a_slow_job_is_handed_to_others() -> None:
     submit(*(Act(n=n) for n in range(100)))
     while states() != {"succeeded": 100}:
         executor.drain("test")  # it learns that these are quick
+    executor._mean_s["test"] = min(executor._mean_s["test"], 0.03)  # also where this machine paused meanwhile
     [slow] = submit(Act(n=100, acts=("wait",)))
     submit(*(Act(n=n) for n in range(101, 106)))
     executor.start()

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from app.db import get_engine, transaction
-from app.ledger import ops
+from app.ledger import bell, ops
 from app.ledger.command import Command
 from app.ledger.enqueue import enqueue
 from app.ledger.executor import Executor
@@ -22,6 +22,12 @@ def make_tables() -> None:
     """Make the tables in which the tests' jobs leave their traces, where they are not there yet."""
     with transaction() as db:
         db.exec_driver_sql(TABLES)
+
+
+def lose_wakeups() -> None:
+    """As a FLUSHALL does, to every ring so far: one that is still on its way would come after it."""
+    bell._ringer.flush()
+    bell.get_redis().flushdb()
 
 
 def sql(statement: str, **parameters: Any) -> list[Any]:

@@ -84,6 +84,8 @@ class LedgerMachine(RuleBasedStateMachine):
             claims = claim(
                 db, queue="test", names=["act", "gated_act", "brief_act"], closed=closed, owner="w", limit=limit
             )
+        # However long this machine pauses, a lease runs out when a rule says so.
+        sql("UPDATE jobs SET lease_until = clock_timestamp() + interval '1 hour' WHERE state = 'running'")
         for claimed in claims:
             job = self.jobs[claimed.job_id]
             assert job.state in ("queued", "retrying")

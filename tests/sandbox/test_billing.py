@@ -476,9 +476,11 @@ def test_time_alone_finalizes_and_charges(api, price, sandbox):
     customer = api.customers.create()
     method = api.payment_methods.attach("pm_card_visa", {"customer": customer.id})
     api.customers.update(customer.id, {"invoice_settings": {"default_payment_method": method.id}})
-    draft = api.invoices.create({"customer": customer.id, "auto_advance": True})
-    api.invoice_items.create({"customer": customer.id, "amount": 900, "currency": "usd", "invoice": draft.id})
-    wait_until(lambda: api.invoices.retrieve(draft.id).status == "paid", 10)
+    api.invoice_items.create({"customer": customer.id, "amount": 900, "currency": "usd"})
+    draft = api.invoices.create(
+        {"customer": customer.id, "auto_advance": True, "pending_invoice_items_behavior": "include"}
+    )
+    wait_until(lambda: api.invoices.retrieve(draft.id).status == "paid", 30)
 
 
 @pytest.mark.skipif(not OPENAPI.exists(), reason=f"Stripe's samples are absent: {OPENAPI.parent}")

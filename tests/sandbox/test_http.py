@@ -102,7 +102,7 @@ def test_a_key_in_use_is_409(api, connect, sandbox):
     sandbox.fault("delay", operation=CREATE, ms=15_000)
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(api.customers.create, {}, keyed("k"))
-        wait_until(lambda: [entry["fault"] for entry in sandbox.requests(CREATE)] == ["delay"], 5)
+        wait_until(lambda: [entry["fault"] for entry in sandbox.requests(CREATE)] == ["delay"], 30)
         with pytest.raises(stripe.APIError) as refused:
             connect().v1.customers.create({}, keyed("k"))
         sandbox.clear_faults()
@@ -182,7 +182,7 @@ def test_hang_outlasts_the_clients_patience(connect, sandbox):
     impatient = connect(http_client=stripe.RequestsClient(timeout=0.2)).v1
     with pytest.raises(stripe.APIConnectionError):
         impatient.customers.create()
-    assert len(sandbox.objects("customer")) == 1
+    wait_until(lambda: len(sandbox.objects("customer")) == 1, 30)  # it may not have begun when the client gave up
 
 
 def test_a_fault_on_nothing_is_refused(sandbox):
@@ -214,9 +214,9 @@ def test_64_connections_at_once(sandbox):
     together = threading.Barrier(64)
 
     def ask(_):
-        connection = http.client.HTTPConnection(sandbox.url.removeprefix("http://"), timeout=20)
+        connection = http.client.HTTPConnection(sandbox.url.removeprefix("http://"), timeout=60)
         connection.connect()
-        together.wait(20)
+        together.wait(60)
         connection.request("GET", "/v1/customers", headers={"Authorization": "Bearer sk_test_1"})
         status = connection.getresponse().status
         connection.close()
@@ -278,7 +278,7 @@ def test_the_process_keeps_its_state_over_sigkill(tmp_path):
         assert [found.id for found in api.customers.list().data] == [customer.id]
         assert moved <= control.now() < moved + 60
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
 
 
 def test_a_restart_elsewhere_moves_the_default_endpoint(tmp_path):

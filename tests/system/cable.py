@@ -37,7 +37,10 @@ class Cable:
         self._flows = threading.Event()
         self._flows.set()
         self._listener: socket.socket | None = None
-        self.port = 0
+        self._kept = socket.socket()  # bound, and never listening: while the cable is cut nobody else takes the port
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self.port: int = self._kept.getsockname()[1]
         self.mend()
 
     def cut(self) -> None:
@@ -62,7 +65,6 @@ class Cable:
         self._flows.set()
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=True)
-            self.port = self._listener.getsockname()[1]
             threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:

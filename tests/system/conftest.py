@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -147,6 +149,26 @@ def start_worker(processes: Processes) -> Callable[..., Process]:
         return processes.start_worker(threads=threads, **settings)
 
     return start
+
+
+@pytest.fixture
+def whole_window() -> None:
+    """Limits are counted by the clock's minute and hour: over the end of one, there is twice as much."""
+    wait_until(lambda: time.time() % 60 < 40, what="the next minute")
+
+
+@pytest.fixture
+def empty_database() -> Iterator[str]:
+    """DATABASE_URL of a new database on the same server."""
+    url = os.environ["DATABASE_URL"]
+    name = f"tallyhook_test_schema_{os.getpid()}"  # the suite's processes may share a server
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        db.execute(f"CREATE DATABASE {name}")
+    path, _, query = url.partition("?")
+    yield f"{path.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture

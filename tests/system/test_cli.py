@@ -15,7 +15,7 @@ import app.ops.cli
 from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
 from app.settings import get_settings
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT, closed_port, free_port
 from tests.processes import Processes
 from tests.system.money import Customer, customer, deploy, entries
 from tests.system.scene import Mailbox, count, drain, drain_to_the_end, mend, one, progress, sign_up, spoil, sql, sweep
@@ -344,32 +344,26 @@ def test_what_a_person_did_cannot_be_unwritten() -> None:
     ids=" ".join,
 )
 def test_a_database_that_is_away_is_told_in_a_line(arguments: list[str]) -> None:
-    done = run(*arguments, DATABASE_URL=f"postgresql://jane:hunter2@127.0.0.1:{free_port()}/x")
+    done = run(*arguments, DATABASE_URL=f"postgresql://jane:hunter2@127.0.0.1:{closed_port()}/x")
     assert done.returncode == 1
     assert "database" in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
 
 
-def test_a_database_without_our_tables_is_told_in_a_line() -> None:
-    with_no_tables = run("jobs", "list", PGOPTIONS="", DATABASE_URL=_template_url())
+def test_a_database_without_our_tables_is_told_in_a_line(empty_database: str) -> None:
+    with_no_tables = run("jobs", "list", DATABASE_URL=empty_database)
     assert with_no_tables.returncode == 1
     assert "jobs" in with_no_tables.stderr
 
 
-def _template_url() -> str:
-    """A database that is there and empty."""
-    path, _, query = os.environ["DATABASE_URL"].partition("?")
-    return f"{path.rsplit('/', 1)[0]}/template1" + (f"?{query}" if query else "")
-
-
 def test_an_audit_against_a_stripe_that_is_away_is_told_in_a_line() -> None:
-    done = run("audit", "--stripe", STRIPE_API_BASE=f"http://127.0.0.1:{free_port()}")
+    done = run("audit", "--stripe", STRIPE_API_BASE=f"http://127.0.0.1:{closed_port()}")
     assert done.returncode != 0
     assert "Stripe" in done.stderr
 
 
 def test_json_stays_json_while_something_is_logged() -> None:
-    done = run("audit", "--stripe", "--json", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    done = run("audit", "--stripe", "--json", REDIS_URL=f"redis://127.0.0.1:{closed_port()}/0")
     assert json.loads(done.stdout)["ok"]
 
 
@@ -424,7 +418,7 @@ def test_check_tells_of_a_database_that_is_away_and_not_its_password(url: str) -
 
 
 def test_check_tells_of_a_redis_that_is_away() -> None:
-    done = run("check", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    done = run("check", REDIS_URL=f"redis://127.0.0.1:{closed_port()}/0")
     assert done.returncode == 1
     assert "Redis cannot be reached" in done.stdout
 

@@ -168,20 +168,6 @@ def test_metrics_of_the_processes_are_served_while_the_database_is_away(
 # 45: an older and a newer schema
 
 
-@pytest.fixture
-def empty_database() -> Iterator[str]:
-    """DATABASE_URL of a new database on the same server."""
-    url = os.environ["DATABASE_URL"]
-    name = f"tallyhook_test_schema_{os.getpid()}"  # the suite's processes may share a server
-    with psycopg.connect(url, autocommit=True) as db:
-        db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        db.execute(f"CREATE DATABASE {name}")
-    path, _, query = url.partition("?")
-    yield f"{path.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
-    with psycopg.connect(url, autocommit=True) as db:
-        db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
 def tallyhook(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "app.ops.cli", *arguments],

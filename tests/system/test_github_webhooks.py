@@ -182,6 +182,7 @@ def test_without_a_secret_nothing_is_taken(web: FlaskClient, configure: Callable
     assert "GITHUB_WEBHOOK_SECRETS" in answer.json["detail"]
 
 
+@pytest.mark.usefixtures("whole_window")
 def test_webhooks_have_a_limit_where_one_is_set(web: FlaskClient, configure: Callable[..., None]) -> None:
     configure(WEBHOOK_RATE_LIMIT="2/hour")
     assert [post(web, b"{}", "ping").status_code for _ in range(3)] == [202, 202, 429]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from app.ops.audit import audit
 from app.ops.cli import cli
-from tests.conftest import free_port, wait_until
+from tests.conftest import closed_port, free_port, wait_until
 from tests.processes import Process
 from tests.system.scene import (
     Mail,
@@ -82,7 +82,7 @@ def works(web: FlaskClient, key: str) -> bool:
 def test_a_server_that_is_away_gets_the_same_key_when_it_is_back(
     web: FlaskClient, mailbox: Mailbox, configure: Callable[..., None]
 ) -> None:
-    configure(MAIL_URL=f"smtp://127.0.0.1:{free_port()}")
+    configure(MAIL_URL=f"smtp://127.0.0.1:{closed_port()}")
     answer = sign_up(web)
     for _ in range(50):
         drain()

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from app.ops.audit import audit
 from app.sandbox.stripe import StripeSandbox
-from tests.conftest import free_port, wait_until
+from tests.conftest import closed_port, wait_until
 from tests.processes import Process
 from tests.system.scene import (
     Mailbox,
@@ -160,7 +160,7 @@ def test_the_account_page_names_the_keys_so_that_their_owner_can_revoke_them(
 def test_the_sealed_key_is_wiped_by_the_delivery_of_its_mail(
     web: FlaskClient, mailbox: Mailbox, configure: Callable[..., None]
 ) -> None:
-    configure(MAIL_URL=f"smtp://127.0.0.1:{free_port()}")
+    configure(MAIL_URL=f"smtp://127.0.0.1:{closed_port()}")
     sign_up(web)
     drain()
     sealed = bytes(one("SELECT sealed FROM api_keys"))
@@ -184,7 +184,7 @@ def test_no_table_holds_a_readable_key(web: FlaskClient, mailbox: Mailbox) -> No
 def test_the_key_is_sealed_so_that_a_rotated_secret_still_opens_it(
     web: FlaskClient, mailbox: Mailbox, configure: Callable[..., None]
 ) -> None:
-    configure(MAIL_URL=f"smtp://127.0.0.1:{free_port()}", SECRET_KEYS="old-secret")
+    configure(MAIL_URL=f"smtp://127.0.0.1:{closed_port()}", SECRET_KEYS="old-secret")
     sign_up(web)
     drain()
     configure(MAIL_URL=None, SECRET_KEYS="new-secret,old-secret")

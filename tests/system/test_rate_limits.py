@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -12,6 +13,8 @@ from app.db import transaction
 from tests.system.cable import Cable
 from tests.system.scene import Site, at_once, count, sign_up
 from tests.system.test_api_keys import key_of, through
+
+pytestmark = pytest.mark.usefixtures("whole_window")
 
 
 def refused(answer: object, most: int) -> None:

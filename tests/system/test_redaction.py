@@ -17,7 +17,7 @@ from app.ledger.command import COMMANDS
 from app.logs import redact, redact_text
 from app.ops.cli import cli
 from app.sandbox.stripe import StripeSandbox
-from tests.conftest import free_port, wait_until
+from tests.conftest import closed_port, wait_until
 from tests.processes import Process, Processes
 from tests.system.cable import Cable
 from tests.system.money import customer, deploy
@@ -279,7 +279,7 @@ def test_every_field_of_our_own_jobs_that_holds_no_secret_is_shown() -> None:
 def test_what_ops_see_of_a_job_has_no_secret(
     web: FlaskClient, stripe: StripeSandbox, mailbox: Mailbox, configure: Callable[..., None]
 ) -> None:
-    configure(MAIL_URL=f"smtp://jane:verysecret@127.0.0.1:{free_port()}")
+    configure(MAIL_URL=f"smtp://jane:verysecret@127.0.0.1:{closed_port()}")
     sign_up(web, email="jane.doe@example.com")
     stripe.fault("status", operation="POST /v1/customers", status=500)
     drain()

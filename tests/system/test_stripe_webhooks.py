@@ -281,6 +281,7 @@ def test_webhooks_while_the_database_is_away_are_told_to_come_again_and_then_tak
     assert count("jobs") == 2
 
 
+@pytest.mark.usefixtures("whole_window")
 def test_webhooks_are_limited_where_a_limit_is_set(web: FlaskClient, configure: Callable[..., None]) -> None:
     configure(WEBHOOK_RATE_LIMIT="3/hour")
     statuses = [post(web, event("a.b", {})).status_code for _ in range(4)]

@@ -19,7 +19,7 @@ from app.customers.api_keys import ApiKey
 from app.db import transaction
 from app.ledger.enqueue import enqueue
 from app.mail.links import account_url
-from tests.conftest import free_port
+from tests.conftest import closed_port
 from tests.system.scene import Mailbox, drain, job, one, sql, time_passes
 from tests.system.test_api_keys import key_of
 
@@ -357,7 +357,7 @@ def test_a_notice_that_finds_no_mail_server_comes_later_and_is_dated_as_it_came_
     mailbox: Mailbox, jane: ApiKey, configure: Callable[..., None]
 ) -> None:
     tell(jane, "plan_changed", "request:1", plan="payg", effective_at="2026-11-22T21:00:00Z")
-    configure(MAIL_URL=f"smtp://127.0.0.1:{free_port()}")
+    configure(MAIL_URL=f"smtp://127.0.0.1:{closed_port()}")
     drain()
     assert mailbox.mails() == []
     configure(MAIL_URL=None)

@@ -69,7 +69,7 @@ class SandboxControl:
         """Lets go of what a `hold` fault kept back. Answers with how many there were."""
         return int(self._ask("POST", "deliveries/release", {"newest_first": newest_first})["released"])
 
-    def wait_for_deliveries(self, deadline_s: float = 10) -> None:
+    def wait_for_deliveries(self, deadline_s: float = 30) -> None:
         """Until nothing is on its way to an endpoint, retries that are not due yet aside. Raises
         `TimeoutError`."""
 
