@@ -26,5 +26,4 @@ MOVES: dict[State, frozenset[State]] = {
 }
 """From a state to the states that may follow it. A move to `queued` from `dead` or `cancelled` is a requeue."""
 
-WAITING = frozenset({State.QUEUED, State.RETRYING})
 FINISHED = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED})
