@@ -183,6 +183,7 @@ def _keep_killing(processes: Processes, threads: int) -> None:
         worker = processes.start_worker(WORKER, threads=threads, ready=False)
 
 
+@pytest.mark.usefixtures("real_backoff")
 def test_a_job_that_always_kills_its_worker_ends_dead_and_its_neighbours_succeed(processes: Processes) -> None:
     """failures.md 15."""
     neighbours = submit(*(Act(n=n) for n in range(40)))
@@ -198,6 +199,7 @@ def test_a_job_that_always_kills_its_worker_ends_dead_and_its_neighbours_succeed
     assert max(len(outcomes(job_id)) for job_id in neighbours) <= 2, "it takes nobody with it a second time"
 
 
+@pytest.mark.usefixtures("real_backoff")
 def test_a_job_that_kills_its_worker_does_not_take_those_on_other_threads_with_it_to_the_end(
     processes: Processes,
 ) -> None:
@@ -241,6 +243,7 @@ def _frozen_past_its_lease(worker: Process, job_id: UUID) -> bool:
     return False
 
 
+@pytest.mark.usefixtures("real_backoff")
 def test_a_worker_paused_past_its_lease_wakes_up_and_its_commit_is_refused(processes: Processes) -> None:
     """failures.md 14."""
     [job_id] = submit(Act(n=1, acts=("wait", "succeed")))
