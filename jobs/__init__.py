@@ -3,6 +3,7 @@
 from jobs import (
     charges,
     fixes,
+    invoices,
     mail,
     marketplace,
     overage,
@@ -18,6 +19,7 @@ from jobs import (
 __all__ = [
     "charges",
     "fixes",
+    "invoices",
     "mail",
     "marketplace",
     "overage",

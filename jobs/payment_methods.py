@@ -9,7 +9,6 @@ from app.billing import payment_methods, plans, subscriptions
 from app.contracts.billing import AttachPaymentMethod, CompleteCheckout, DetachPaymentMethod, OpenCheckout
 from app.customers import accounts
 from app.ledger.errors import AlreadyDone, Busy, JobError, Permanent
-from app.ledger.gates import BILLING, closed_gates
 from app.ledger.run import Run, handles
 from app.mail.links import account_url, return_url
 from app.stripe import calls, cards, catalog, checkout, customers, invoices
@@ -68,7 +67,8 @@ def attach_payment_method(run: Run[AttachPaymentMethod]) -> None:
             calls.renew(db, call)  # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4)
         raise Permanent(str(declined)) from None
     with run.transaction() as db:
-        overtaken = payment_methods.another_came_since(db, customer.id, run.claim.created_at)
+        newer = payment_methods.another_came_since(db, customer.id, run.claim.created_at)
+        overtaken = newer and accounts.get(db, customer.id).default_payment_method is not None  # it may be gone again
     if not overtaken:
         make_default(run, customer, card.id)
     with run.finish(_shown(card)) as db:
@@ -114,9 +114,7 @@ def open_checkout(run: Run[OpenCheckout]) -> None:
 
 
 def _price_of_teams(run: Run[OpenCheckout], customer: Row[Any]) -> str:
-    """The price that a page may sell. The page charges by itself: it stops where jobs that move money do."""
-    if BILLING in closed_gates():
-        raise Busy("billing is switched off: no page that charges is opened", give_up_after=7 * 86400)
+    """The price that a page may sell."""
     with run.transaction() as db:
         plans.refuse_on_marketplace(db, customer.id)
     if teams.find_open(customer) is not None:

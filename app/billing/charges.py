@@ -24,6 +24,7 @@ OVER = ("succeeded", "written_off")
 RETRY_DAYS = (1, 3, 5, 7)
 """Days after the first failure on which a charge is tried again; after the last it is uncollectible. Where one comes
 late (billing was held, Stripe was away), those after it keep their distance to it."""
+_LAST = f"retry:{len(RETRY_DAYS)}"
 
 HARD = {
     "account_closed",
@@ -111,10 +112,8 @@ def decline(
         values["refused_method"] = refused
     state = charge.state if charge.state == "uncollectible" else "declined"
     _set(db, charge.id, state=state, **values)
-    next_at = _plan_next(db, charge, occasion, failed_at)
-    if next_at is None and occasion == f"retry:{len(RETRY_DAYS)}":
-        give_up(db, charge, code)
-    elif number or occasion == "fix":
+    next_at = _after(db, charge, occasion, failed_at, code)
+    if occasion != _LAST and (number or occasion == "fix"):
         again = next_at.isoformat() if next_at and refused is None else None
         tell(db, charge, "charge_declined", f"confirm:{number}", reason=code, next_attempt_at=again)
 
@@ -128,13 +127,12 @@ def ask_customer(db: Connection, charge: Row[Any], occasion: str, *, number: int
     state = charge.state if charge.state == "uncollectible" else "requires_action"
     _set(db, charge.id, state=state, decline_code=code, failed_at=failed_at, confirms=number)
     tell(db, charge, "authentication_required", f"confirm:{number}", url=url)
-    _plan_next(db, charge, occasion, failed_at)
+    _after(db, charge, occasion, failed_at, code)
 
 
 def still_waiting(db: Connection, charge: Row[Any], occasion: str) -> None:
     """The customer has not used the link yet: look again with the next retry, give up after the last."""
-    if _plan_next(db, charge, occasion, charge.failed_at) is None and occasion == f"retry:{len(RETRY_DAYS)}":
-        give_up(db, charge, "authentication_required")
+    _after(db, charge, occasion, charge.failed_at, "authentication_required")
 
 
 def give_up(db: Connection, charge: Row[Any], reason: str) -> None:
@@ -165,15 +163,17 @@ def _now(db: Connection) -> datetime:
     return now
 
 
-def _plan_next(db: Connection, charge: Row[Any], occasion: str, failed_at: datetime) -> datetime | None:
-    """Enqueue the retry after the one of `occasion`; returns when it is due: None where it was the last, or not one of
-    the series. A card is never tried twice in less than the schedule has between the two."""
+def _after(db: Connection, charge: Row[Any], occasion: str, failed_at: datetime, code: str) -> datetime | None:
+    """What comes after `occasion` has not brought the money: enqueue the retry after it, and return when that is due;
+    give up after the last; nothing where it is not one of the series. A card is never tried twice in less than the
+    schedule has between the two."""
     kind, _, number = occasion.partition(":")
     if kind not in ("fix", "retry"):
         return None
-    following = int(number or 0) + 1
-    if following > len(RETRY_DAYS):
+    if occasion == _LAST:
+        give_up(db, charge, code)
         return None
+    following = int(number or 0) + 1
     before, after = (0, *RETRY_DAYS)[following - 1 : following + 1]
     at = max(failed_at + timedelta(days=after), _now(db) + timedelta(days=after - before))
     again = ChargeFix(customer_id=charge.customer_id, charge_id=charge.id, occasion=f"retry:{following}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.billing.tables import invoice_payments, invoices
@@ -40,6 +40,12 @@ def forget_deleted(db: Connection, customer_id: int, seen: Sequence[Invoice]) ->
     listed = [invoice.id for invoice in seen]
     ours = (invoices.c.customer_id == customer_id, invoices.c.status == "draft", invoices.c.id.not_in(listed))
     db.execute(delete(invoices).where(*ours))
+
+
+def any_open(db: Connection, customer_id: int) -> bool:
+    """Whether an invoice of the customer's was not paid when Stripe last showed it."""
+    unpaid = select(invoices.c.id).where(invoices.c.customer_id == customer_id, invoices.c.status == "open")
+    return db.execute(unpaid.limit(1)).first() is not None
 
 
 def owed(seen: Sequence[Invoice], subscription_id: str) -> int | None:

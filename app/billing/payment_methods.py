@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from app.billing import charges, standing
+from app.billing import charges, invoices, standing
 from app.billing.subscriptions import begin
 from app.billing.tables import payment_methods
-from app.contracts.billing import AttachPaymentMethod, SendNotice, StartTeams
+from app.contracts.billing import AttachPaymentMethod, PayInvoices, SendNotice, StartTeams
 from app.customers import accounts
 from app.customers.tables import customers
 from app.ledger.enqueue import enqueue, insert, prepare
@@ -89,7 +89,7 @@ def adopt(db: Connection, customer_id: int, card: Card) -> None:
 
 def keep(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
     """A card has arrived (architecture.md, "Adding a payment method"): it becomes the default, the trial grows once,
-    a plan that was wanted at signup begins, and charges that failed are tried again on it.
+    a plan that was wanted at signup begins, and charges and invoices that failed are tried again on it.
 
     Args:
         occasion: what it came by, such as a request's id: for each, what failed is tried once.
@@ -106,6 +106,8 @@ def keep(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
     standing.settle(db, customer_id)
     _begin_wanted_plan(db, customer_id, card, occasion)
     charges.redrive(db, customer_id, card.id, occasion)
+    if invoices.any_open(db, customer_id):
+        enqueue(db, PayInvoices(customer_id=customer_id, occasion=f"{card.id}:{occasion}"))
 
 
 def _begin_wanted_plan(db: Connection, customer_id: int, card: Card, occasion: str) -> None:

@@ -172,14 +172,18 @@ def _write(db: Connection, customer_id: int, seen: Subscription) -> None:
 
 
 def _write_period(db: Connection, customer_id: int, seen: Subscription) -> None:
-    """One that ended early is cut: what comes after it belongs to no period of this subscription."""
+    """One that ended early is cut, where free time was ended, say: what comes after it belongs to the next, or to no
+    period of this subscription."""
     new = upsert(billing_periods).values(
         subscription_id=seen.id, customer_id=customer_id, starts_at=seen.period_start, ends_at=seen.period_end
     )
     key = [billing_periods.c.subscription_id, billing_periods.c.starts_at]
     db.execute(new.on_conflict_do_update(index_elements=key, set_={"ends_at": new.excluded.ends_at}))
+    of_it = billing_periods.c.subscription_id == seen.id
+    cut_by_it = (billing_periods.c.starts_at < seen.period_start) & (billing_periods.c.ends_at > seen.period_start)
+    db.execute(update(billing_periods).where(of_it & cut_by_it).values(ends_at=seen.period_start))
     if seen.ended_at is not None:
-        last = (billing_periods.c.subscription_id == seen.id) & (billing_periods.c.ends_at > seen.ended_at)
+        last = of_it & (billing_periods.c.ends_at > seen.ended_at)
         cut = func.greatest(seen.ended_at, billing_periods.c.starts_at + timedelta(microseconds=1))
         db.execute(update(billing_periods).where(last).values(ends_at=cut))
 

@@ -103,11 +103,16 @@ class DetachPaymentMethod(OfCustomer, queue="billing"):
         return f"detach:{self.customer_id}:{self.payment_method}:{self.request}"
 
 
-class OpenCheckout(OfCustomer, queue="billing"):
+class OpenCheckout(OfCustomer, queue="billing", gate=BILLING):
     """Make a page of Stripe Checkout, where the customer enters a card or subscribes to Teams."""
 
     purpose: Literal["payment_method", "teams"]
     request: str
+
+    @property
+    def held_by(self) -> str | None:
+        """A page that sells Teams charges by itself: none is opened where jobs that move money are held."""
+        return self.gate if self.purpose == "teams" else None
 
     @property
     def dedup_key(self) -> str:
@@ -187,6 +192,17 @@ class InvoiceOverage(OfCustomer, queue="billing", gate=BILLING):
     @property
     def dedup_key(self) -> str:
         return f"invoice_overage:{self.invoice_ref}"
+
+
+class PayInvoices(OfCustomer, queue="billing", gate=BILLING):
+    """A card has arrived: charge to it what invoices of Teams have tried in vain."""
+
+    occasion: str
+    """What it arrived by: for each, an invoice is tried once."""
+
+    @property
+    def dedup_key(self) -> str:
+        return f"pay_invoices:{self.customer_id}:{self.occasion}"
 
 
 class ResumeTeams(OfCustomer, queue="billing"):

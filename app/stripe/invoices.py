@@ -14,8 +14,9 @@ class Invoice:
     """An invoice as Stripe shows it. Money in cents. `due_cents`: what is still asked for, which is less than the total
     where a credit has paid a part. `subscription`: that which it bills, if any. `of_teams`: it bills one, or what was
     left when one had ended. `wants_customer`: the bank wants to hear them before it pays. `failed_alone`: it was tried
-    and is not paid, and belongs to no subscription that would be past due for it. `paid_by`: the payment intents that
-    paid it, as far as they were looked at."""
+    and is not paid, and belongs to no subscription that would be past due for it. `payable`: it is of Teams, and was
+    tried in vain on a card: another can pay it. `paid_by`: the payment intents that paid it, as far as they were looked
+    at."""
 
     id: str
     number: str | None
@@ -30,11 +31,14 @@ class Invoice:
     of_teams: bool = False
     wants_customer: bool = False
     failed_alone: bool = False
+    payable: bool = False
     paid_by: tuple[str, ...] = ()
 
 
 def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
     subscription = _subscription(found["parent"])
+    failed = found["status"] == "open" and found["attempted"]
+    of_teams = subscription is not None or "final_of" in (found["metadata"] or {})
     return Invoice(
         id=found["id"],
         number=found["number"],
@@ -46,9 +50,10 @@ def _read(found: dict[str, Any], *, wants_customer: bool = False) -> Invoice:
         hosted_url=found["hosted_invoice_url"],
         created_at=datetime.fromtimestamp(found["created"], UTC),
         subscription=subscription,
-        of_teams=subscription is not None or "final_of" in (found["metadata"] or {}),
+        of_teams=of_teams,
         wants_customer=wants_customer,
-        failed_alone=found["status"] == "open" and found["attempted"] and subscription is None,
+        failed_alone=failed and subscription is None,
+        payable=failed and of_teams and found["collection_method"] == "charge_automatically",
         paid_by=tuple(_paid_by(found.get("payments"))),
     )
 
@@ -155,3 +160,22 @@ def _find(call: Call) -> Invoice | None:
             if metadata(found).get("final_of") == wanted:
                 return _read(found.to_dict())
     return None
+
+
+def pay(invoice_id: str, call: Call) -> Invoice:
+    """Charge an open invoice, now, to the payment method in the call's parameters. An invoice is paid once at most.
+
+    Raises:
+        Declined: the bank refused; the invoice stays open.
+        as `app.stripe.client.send`
+    """
+
+    def do(given: Any, options: Any) -> Invoice:
+        return _read(client().v1.invoices.pay(invoice_id, given, options).to_dict())
+
+    def find(_: Call) -> Invoice | None:
+        with asking():
+            found = _read(client().v1.invoices.retrieve(invoice_id).to_dict())
+        return found if found.status == "paid" else None
+
+    return send(call, do, find)

@@ -162,11 +162,12 @@ def set_cancels(subscription_id: str, cancels: bool) -> Subscription:
 
 
 def cancel(subscription_id: str) -> Subscription:
-    """End it now: what is pending is invoiced, the rest of the period given back. One that has ended is left as it is,
-    so that a second time invoices nothing (Stripe keeps no idempotency keys of a DELETE)."""
+    """End it now: what is pending is invoiced, the rest of a period that was paid for given back. One that has ended is
+    left as it is, so that a second time invoices nothing (Stripe keeps no idempotency keys of a DELETE)."""
     found = retrieve(subscription_id)
     if found.ended_at is not None:
         return found
+    paid_for = not found.past_due  # Stripe would credit the rest of a month for which nobody has paid
     with asking():
-        ended = client().v1.subscriptions.cancel(subscription_id, {"invoice_now": True, "prorate": True})
+        ended = client().v1.subscriptions.cancel(subscription_id, {"invoice_now": True, "prorate": paid_for})
     return read(ended.to_dict())

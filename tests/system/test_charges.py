@@ -196,6 +196,30 @@ def test_a_bank_that_wants_to_hear_the_customer_gets_the_same_intent_by_link(
     assert len(stripe.objects("payment_intent")) == 1
 
 
+@pytest.mark.parametrize("asks", ["always", "at the last"])
+def test_who_never_confirms_is_past_due_after_the_last_retry_and_the_link_still_pays(
+    stripe: StripeSandbox, asks: str
+) -> None:
+    ada = money.customer("payg", f"pm_card_{'authenticationRequired' if asks == 'always' else 'chargeCustomerFail'}")
+    money.deploy(ada, 1)
+    drain()
+    for days in (1, 2, 2, 2):
+        if stripe.objects("payment_intent")[0]["status"] == "requires_action":
+            stripe.authenticate(stripe.objects("payment_intent")[0]["id"], False)
+        if len(stripe.requests(CONFIRM)) == 4 and asks == "at the last":
+            stripe.change_card(stripe.objects("payment_method")[0]["id"], "authenticationRequired")
+        money.days_pass(ada, days)
+        drain()
+    assert (money.charge_states(ada), money.status(ada).subscription_status) == (["uncollectible"], "past_due")
+    assert findings() == []
+    [intent] = stripe.objects("payment_intent")
+    stripe.authenticate(intent["id"])
+    with transaction() as db:
+        enqueue(db, SyncCharge(customer_id=ada.id, charge_id=one("SELECT id FROM charges"), occasion="evt_1"))
+    drain()
+    assert (money.charge_states(ada), money.status(ada).subscription_status) == (["succeeded"], "active")
+
+
 def test_a_second_link_whose_worker_died_is_mailed_by_the_next_retry(stripe: StripeSandbox, mailbox: Mailbox) -> None:
     ada = money.customer("payg", "pm_card_authenticationRequired")
     money.deploy(ada, 1)

@@ -234,6 +234,20 @@ def test_of_two_cards_the_one_that_was_added_later_is_charged_though_the_other_t
     assert sorted(cards(web, ada)) == [("mastercard", True), ("visa", False)]
 
 
+def test_a_card_that_took_longer_is_charged_where_the_later_one_is_gone_again(
+    web: FlaskClient, stripe: StripeSandbox
+) -> None:
+    ada = customer()
+    stripe.fault("refuse", operation=ATTACH)
+    add(web, ada, "pm_card_visa")
+    drain()
+    later = outcome(web, ada, add(web, ada, "pm_card_mastercard"))["result"]["payment_method"]
+    outcome(web, ada, web.delete(f"/api/v1/payment-methods/{later}", headers=ada.headers))
+    time_passes()
+    drain()
+    assert cards(web, ada) == [("visa", True)]
+
+
 def test_a_card_detached_in_stripe_can_be_removed_here(web: FlaskClient) -> None:
     jane = customer()
     visa = outcome(web, jane, add(web, jane, "pm_card_visa"))["result"]["payment_method"]

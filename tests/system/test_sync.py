@@ -3,7 +3,7 @@ invoices, subscriptions (failures.md 7 to 9, 21, 22, 32, 33). After each test wh
 in another order: nothing changes by it, and the audit finds that Stripe agrees."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -596,6 +596,30 @@ def test_the_end_of_free_time_is_told_once(
         assert (money.status(of).subscription_status, money.status(of).can_use_service) == ("trialing", True)
     [mail] = [mail for mail in mailbox.mails() if "free time" in mail.subject]
     assert one("SELECT email FROM customers WHERE id = %(id)s", id=ada.id) in mail.to
+
+
+def test_free_time_that_is_ended_early_ends_its_period(stripe: StripeSandbox, price: str) -> None:
+    ada = money.customer()
+    money.give_card(ada, "pm_card_visa")
+    sync(ada)
+    free = {"items": [{"price": price}], "trial_period_days": 20, "metadata": {"customer_id": str(ada.id)}}
+    made = client().v1.subscriptions.create({"customer": ada.stripe_id, **free}).id
+
+    def look(occasion: str) -> None:
+        with transaction() as db:
+            enqueue(db, SyncSubscription(customer_id=ada.id, subscription_id=made, occasion=occasion))
+        drain()
+
+    look("evt_1")
+    stripe.advance(5 * DAY)
+    client().v1.subscriptions.update(made, {"trial_end": "now"})
+    stripe.advance(2 * 3600)
+    look("evt_2")
+    paid_from = one("SELECT max(starts_at) FROM billing_periods")
+    assert one("SELECT min(ends_at) FROM billing_periods") == paid_from
+    money.deploy(ada, 1, at=paid_from + timedelta(days=1))
+    drain()
+    assert one("SELECT period_start FROM fixes") == paid_from
 
 
 @pytest.mark.parametrize(

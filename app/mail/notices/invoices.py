@@ -17,7 +17,7 @@ class SubscriptionPastDue(Notice, kind="subscription_past_due"):
         owed = "what Teams costs" if self.amount_cents is None else f"{dollars(self.amount_cents)} for Teams"
         return [
             f"We could not charge {owed}. It is tried again in the next days, and Tallyhook stops if it stays open.",
-            "Add another card so that the next attempt succeeds.",
+            "Add another card: it is charged at once.",
         ]
 
 
