@@ -18,6 +18,7 @@ from app.contracts.billing import (
 from app.customers import accounts
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import AlreadyDone, Busy, Permanent
+from app.ledger.gates import BILLING, closed_gates
 from app.ledger.run import Run, handles
 from app.settings import get_settings
 from app.stripe import calls, catalog
@@ -27,6 +28,9 @@ from app.stripe.client import Declined
 from app.stripe.subscriptions import Subscription
 from jobs import teams
 from jobs.payment_methods import ready_customer
+
+_MAY_RENEW_S = 60.0
+"""Seconds that an end waits before Stripe is told that it comes: a month that begins meanwhile would be charged."""
 
 
 def _only_the_newest(run: Run[Any], db: Connection) -> None:
@@ -175,16 +179,27 @@ def end_teams(run: Run[EndTeams]) -> None:
     if subscription is None:
         _follow_the_end(run)
         return
-    if job.at_period_end:
+    if job.at_period_end or (BILLING in closed_gates() and not job.on_release):
         seen = gateway.set_cancels(subscription.id, True)
     else:
-        _wait_for_overage(run, subscription.id)
-        seen = gateway.cancel(subscription.id)
+        seen = _end_at_once(run, subscription.id)
     its_invoices = bills.of_customer(customer.stripe_customer_id)
     with run.finish(_shown(seen)) as db:
         subscriptions.keep(db, customer.id, seen, its_invoices)
         if seen.ended_at is None:
             subscriptions.tell_of_end(db, customer.id, seen, job.plan_after, job.request)
+            if not job.at_period_end:
+                enqueue(db, job.model_copy(update={"on_release": True}))
+
+
+def _end_at_once(run: Run[EndTeams], subscription_id: str) -> Subscription:
+    try:
+        _wait_for_overage(run, subscription_id)
+    except Busy:
+        if run.claim.busy_s > _MAY_RENEW_S:
+            gateway.set_cancels(subscription_id, True)
+        raise
+    return gateway.cancel(subscription_id)
 
 
 def _follow_the_end(run: Run[EndTeams]) -> None:

@@ -7,6 +7,7 @@ what follows from that (laws 4 and 10).
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Row, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -18,7 +19,7 @@ from app.customers import accounts
 from app.customers.tables import customers
 from app.ledger.enqueue import enqueue
 from app.ledger.errors import Permanent
-from app.ledger.states import FINISHED
+from app.ledger.states import FINISHED, State
 from app.ledger.tables import jobs
 from app.logs import log
 from app.stripe.invoices import Invoice
@@ -242,8 +243,8 @@ def invoice_late_overage(db: Connection, customer_id: int, period_start: datetim
 
 def overage_is_told(db: Connection, customer_id: int, subscription_id: str, *, before: datetime, occasion: str) -> bool:
     """Whether all overage of fixes accepted before that moment is in Stripe. Where it is not, a job that tells it at
-    once is enqueued: commit, and ask again. Fixes that go on arriving keep nobody waiting: what is told of them later
-    is invoiced later."""
+    once is enqueued: commit, and ask again. Fixes that go on arriving keep nobody waiting, and neither does what
+    cannot be told: what is told of them later is invoiced later."""
     uncounted = select(jobs.c.id).where(
         jobs.c.customer_id == customer_id,
         jobs.c.name == TrackFix.name,
@@ -257,13 +258,21 @@ def overage_is_told(db: Connection, customer_id: int, subscription_id: str, *, b
     for start in db.execute(starts).scalars().all():
         known = overage.read(db, customer_id, start, accepted_before=before)
         if max(known.untold) > 0:
-            told = False
             telling = SyncOverage(customer_id=customer_id, period_start=start, occasion=f"{occasion}:{known.fixes}")
-            enqueue(db, telling)
+            told = _has_failed(db, enqueue(db, telling).job_id) and told
     return told
 
 
+def _has_failed(db: Connection, job_id: UUID) -> bool:
+    """Whether it is for ops to mend, who may take days: it is on record, and what it tells then is invoiced then."""
+    state: str | None = db.execute(select(jobs.c.state).where(jobs.c.id == job_id)).scalar()
+    return state in (State.DEAD, State.CANCELLED)
+
+
 def tell_of_end(db: Connection, customer_id: int, seen: Subscription, plan_after: str, request: str) -> None:
-    """Teams goes on until the end of what was paid for: the customer is told when that is, once a `request`."""
+    """Teams goes on until the end of what was paid for: the customer is told when that is, once a `request`;
+    not who pays for the same plan on the GitHub Marketplace, for which it ends."""
+    if plans.is_on_marketplace(db, customer_id):
+        return
     told = {"plan_after": plan_after, "ends_at": seen.period_end.isoformat()}
     enqueue(db, SendNotice(customer_id=customer_id, kind="plan_ends", ref=f"{seen.id}:{request}", values=told))

@@ -166,15 +166,17 @@ class EndTeams(OfCustomer, queue="billing", gate=BILLING):
     at_period_end: bool
     plan_after: Literal["trial", "payg"]
     request: str
+    on_release: bool = False
+    """At once was asked for while billing was held: meanwhile it ends with its period, and at once with the release."""
 
     @property
     def held_by(self) -> str | None:
-        """To end with the period moves no money; held, it would let Stripe take another month's."""
-        return None if self.at_period_end else self.gate
+        """Held, it would let Stripe take another month's. To end with the period moves no money."""
+        return self.gate if self.on_release else None
 
     @property
     def dedup_key(self) -> str:
-        return f"end_teams:{self.customer_id}:{self.request}"
+        return f"end_teams:{self.customer_id}:{self.request}" + (":on_release" if self.on_release else "")
 
 
 class InvoiceOverage(OfCustomer, queue="billing", gate=BILLING):

@@ -13,9 +13,21 @@ from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
 from tests.system.money import customer, deploy
-from tests.system.scene import Mailbox, count, drain, drain_to_the_end, sql, time_passes
+from tests.system.scene import Mailbox, count, drain, drain_to_the_end, findings, sql, sweep, time_passes
 from tests.system.test_payment_methods import add, outcome
-from tests.system.test_plans import CANCEL, DAY, SUBSCRIBE, cancel, choose, on_teams, paid, plan, sync, with_card
+from tests.system.test_plans import (
+    CANCEL,
+    DAY,
+    SUBSCRIBE,
+    cancel,
+    choose,
+    on_teams,
+    paid,
+    plan,
+    sync,
+    with_card,
+    work_with_billing_off,
+)
 
 
 @pytest.fixture
@@ -163,6 +175,62 @@ def test_a_cancellation_that_was_taken_back_and_made_again_holds_though_the_taki
     drain_to_the_end_of_today()
     [subscription] = stripe.objects("subscription")
     assert subscription["cancel_at_period_end"] is True
+
+
+# Ends that cannot come at once
+
+
+def test_who_cancels_at_once_while_billing_is_off_is_charged_no_other_month(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox, configure: Callable[..., None]
+) -> None:
+    jane = on_teams(web)
+    configure(BILLING_ENABLED="false")
+    accepted = cancel(web, jane)
+    work_with_billing_off()
+    told = web.get(accepted.json["status_url"], headers=jane.headers).json
+    assert (told["state"], told["result"]["cancel_at_period_end"]) == ("succeeded", True)
+    drain()  # the mail
+    assert [mail.subject[:13] for mail in mailbox.mails() if "ends" in mail.subject] == ["Teams ends on"]
+    stripe.advance(32 * DAY)
+    assert ([s["status"] for s in stripe.objects("subscription")], paid(stripe, jane)) == (["canceled"], 49900)
+
+
+def test_what_was_cancelled_at_once_while_billing_was_off_ends_with_the_release_unless_it_is_taken_back(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    jane = on_teams(web)
+    for taken_back in (True, False):
+        configure(BILLING_ENABLED="false")
+        cancel(web, jane)
+        work_with_billing_off()
+        configure(BILLING_ENABLED="true")
+        if taken_back:
+            assert outcome(web, jane, choose(web, jane, "teams"))["state"] == "succeeded"
+        sweep()
+        drain()
+        [subscription] = stripe.objects("subscription")
+        assert subscription["status"] == ("active" if taken_back else "canceled")
+    assert plan(jane) == "trial"
+
+
+def test_overage_that_cannot_be_told_keeps_nobody_from_cancelling(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    jane = on_teams(web)
+    for issue in (1, 2):
+        deploy(jane, issue)
+    drain()
+    client().v1.invoice_items.update(
+        stripe.objects("invoiceitem")[0]["id"], {"amount": 100}
+    )  # by somebody, out of kindness
+    deploy(jane, 3)
+    drain()
+    accepted = cancel(web, jane)
+    drain_to_the_end_of_today()
+    assert outcome(web, jane, accepted)["result"]["status"] == "canceled"
+    assert plan(jane) == "trial"
+    assert [finding["subject"] for finding in findings()] != [], "it stays on record"
 
 
 # Cancelled in Stripe's dashboard
