@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, select
 
 from app.billing import charges
 from app.contracts.billing import ChargeFix, RefundCharge
@@ -162,9 +162,8 @@ class _Attempt:
                 return sent
             # Where its key is too old to be relied on, the look at the intent has shown that it took nothing.
             customer = accounts.get(db, self._charge.customer_id)
-            refused = charges.get(db, self._charge.id).refused_method
             method = customer.default_payment_method
-            if method is None or method == refused:
+            if method is None or db.execute(select(charges.is_ruled_out(self._charge.id, method))).scalar_one():
                 return None
             parameters: dict[str, Any] = {"payment_method": method, "off_session": not on_session}
             if on_session:

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, select, update
 
 from app.billing import standing
 from app.billing.fixes import deployed
@@ -105,17 +105,20 @@ def decline(
         code: Stripe's decline code, or why nothing was sent.
         refused: the payment method that this rules out, where the decline is a hard one.
     """
-    note(db, charge.id, "declined", stripe_id=intent_id, reason=code)
+    note(db, charge.id, "declined", stripe_id=intent_id, reason=code, ruled_out=refused)
     failed_at = charge.failed_at or _now(db)
-    values: dict[str, Any] = {"decline_code": code, "failed_at": failed_at, "confirms": max(charge.confirms, number)}
-    if refused is not None:
-        values["refused_method"] = refused
     state = charge.state if charge.state == "uncollectible" else "declined"
-    _set(db, charge.id, state=state, **values)
+    confirms = max(charge.confirms, number)
+    _set(db, charge.id, state=state, decline_code=code, failed_at=failed_at, confirms=confirms)
     next_at = _after(db, charge, occasion, failed_at, code)
     if occasion != _LAST and (number or occasion == "fix"):
         again = next_at.isoformat() if next_at and refused is None else None
         tell(db, charge, "charge_declined", f"confirm:{number}", reason=code, next_attempt_at=again)
+
+
+def is_ruled_out(charge_id: int | ColumnElement[int], payment_method: str) -> ColumnElement[bool]:
+    """Whether a hard decline of that charge has ruled out that payment method for it."""
+    return exists().where(charge_entries.c.charge_id == charge_id, charge_entries.c.ruled_out == payment_method)
 
 
 def ask_customer(db: Connection, charge: Row[Any], occasion: str, *, number: int, url: str, intent_id: str) -> None:

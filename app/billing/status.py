@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, select
 
-from app.billing.charges import OVER, RETRY_DAYS
+from app.billing.charges import OVER, RETRY_DAYS, is_ruled_out
 from app.billing.fixes import included, used
 from app.billing.periods import period_at
 from app.billing.plans import marketplace_from, plan_at
@@ -64,7 +64,7 @@ def _owes(db: Connection, customer: Row[Any]) -> bool:
         charges.c.state.not_in(OVER),
         (charges.c.state == "uncollectible")
         | (charges.c.failed_at < datetime.now(UTC) - GRACE)
-        | (charges.c.refused_method == customer.default_payment_method),
+        | is_ruled_out(charges.c.id, customer.default_payment_method or ""),
     )
     return bool(db.execute(select(unpaid)).scalar_one())
 

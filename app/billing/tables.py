@@ -93,14 +93,13 @@ charges = Table(
     Column("state", Text),
     Column("payment_intent", Text),
     Column("confirms", Integer),
-    Column("refused_method", Text),
     Column("decline_code", Text),
     Column("failed_at", _time),
     Column("created_at", _time),
     Column("succeeded_at", _time),
 )
 """One a fix of payg. `confirms`: outcomes known so far; the next confirmation has the number after it.
-`refused_method`: the payment method that a hard decline rules out. `failed_at`: the first failure."""
+`failed_at`: the first failure."""
 
 charge_entries = Table(
     "charge_entries",
@@ -114,10 +113,12 @@ charge_entries = Table(
     Column("stripe_id", Text),
     Column("dispute_id", Text),
     Column("reason", Text),
+    Column("ruled_out", Text),
     Column("at", _time),
 )
 """Append-only: what happened to a charge. The sum of their amounts is what was taken and is with us still.
-`refund_number`, `asked_cents`: which refund an operator asked for, and how much."""
+`refund_number`, `asked_cents`: which refund an operator asked for, and how much. `ruled_out`: the payment method that a
+hard decline rules out for it."""
 
 disputes = Table(
     "disputes",

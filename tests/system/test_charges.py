@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from flask.testing import FlaskClient
 
 from app.billing import charges
 from app.contracts.billing import AttachPaymentMethod, ChargeFix, RefundCharge
@@ -20,6 +21,7 @@ from app.sandbox.stripe import StripeSandbox
 from app.stripe.client import client
 from tests.system import money
 from tests.system.scene import Mailbox, drain, drain_to_the_end, during, findings, job, one, sql, time_passes
+from tests.system.test_payment_methods import add, outcome
 
 CREATE = "POST /v1/payment_intents"
 CONFIRM = "POST /v1/payment_intents/{intent}/confirm"
@@ -194,6 +196,26 @@ def test_a_bank_that_wants_to_hear_the_customer_gets_the_same_intent_by_link(
     drain_to_the_end()
     assert money.charge_states(ada) == ["succeeded"]
     assert len(stripe.objects("payment_intent")) == 1
+
+
+def test_no_card_that_is_reported_lost_or_stolen_is_asked_again(stripe: StripeSandbox, web: FlaskClient) -> None:
+    """Not either of two: while the first is the default again, its customer does not pay."""
+    ada = money.customer("payg")
+    stolen = outcome(web, ada, add(web, ada, "pm_card_visa"))["result"]["payment_method"]
+    stripe.change_card(stolen, "chargeDeclinedStolenCard")
+    money.deploy(ada, 1)
+    drain()
+    lost = client().v1.payment_methods.attach("pm_card_mastercard", {"customer": ada.stripe_id}).id
+    stripe.change_card(lost, "chargeDeclinedLostCard")
+    outcome(web, ada, add(web, ada, lost))
+    outcome(web, ada, web.delete(f"/api/v1/payment-methods/{lost}", headers=ada.headers))
+    assert one("SELECT default_payment_method FROM customers") == stolen
+    assert not money.status(ada).can_use_service
+    for days in (1, 2, 2, 2):
+        money.days_pass(ada, days)
+        drain()
+    assert len(stripe.requests(CONFIRM)) == 2
+    assert (money.charge_states(ada), findings()) == (["uncollectible"], [])
 
 
 @pytest.mark.parametrize("asks", ["always", "at the last"])
