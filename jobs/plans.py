@@ -29,6 +29,7 @@ from app.stripe.subscriptions import Subscription
 from jobs import teams
 from jobs.payment_methods import ready_customer
 
+_TOO_OLD = "it was asked for weeks ago, and what was chosen since may be forgotten: it has to be chosen again"
 _MAY_RENEW_S = 60.0
 """Seconds that an end waits before Stripe is told that it comes: a month that begins meanwhile would be charged."""
 
@@ -38,9 +39,12 @@ def _only_the_newest(run: Run[Any], db: Connection) -> None:
 
     Raises:
         AlreadyDone: there is a newer one.
+        Permanent: there may have been one.
     """
     if plan_requests.newest_choice(db, run.payload.customer_id, after=run.claim.created_at) is not None:
         raise AlreadyDone("the customer has chosen anew since")
+    if plan_requests.is_too_old(run.claim.created_at):
+        raise Permanent(_TOO_OLD)
 
 
 @handles(StartPayg)
@@ -79,11 +83,14 @@ def start_teams(run: Run[StartTeams]) -> None:
     with run.transaction() as db:
         plans.refuse_on_marketplace(db, customer.id)
         withdrawn = _withdrawn(run, db)
+        too_old = plan_requests.is_too_old(run.claim.created_at)
         sent = calls.latest(db, _name(job))
-    if withdrawn:
+    if withdrawn or too_old:
         seen = gateway.find(sent) if sent is not None else None
-        if seen is None:
+        if seen is None and withdrawn:
             raise AlreadyDone("the customer has chosen otherwise since")
+        if seen is None:
+            raise Permanent(_TOO_OLD)
     elif customer.default_payment_method is None:
         raise Permanent("there is no payment method")
     else:

@@ -1,6 +1,6 @@
 """What a customer may ask of their plan, and the command that it comes to."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,12 @@ from app.contracts.billing import EndTeams, LeavePayg, ResumeTeams, StartPayg, S
 from app.customers import accounts
 from app.customers.tables import customers
 from app.ledger.command import Command
+from app.ledger.retention import JOBS_KEPT
 from app.ledger.states import FINISHED, State
 from app.ledger.tables import job_keys, jobs
+
+GOOD_FOR = JOBS_KEPT - timedelta(days=1)
+"""How long a choice can be carried out: after that, the ledger may have forgotten what was chosen since."""
 
 
 class NotPossible(Exception):
@@ -67,6 +71,11 @@ def newest_choice(db: Connection, customer_id: int, *, after: datetime | None = 
         query = query.where(jobs.c.created_at > after)
     newest: Row[Any] | None = db.execute(query.order_by(jobs.c.created_at.desc()).limit(1)).one_or_none()
     return newest
+
+
+def is_too_old(asked_at: datetime) -> bool:
+    """Whether a newer choice may be forgotten: a job that was dead for a month can still be requeued."""
+    return asked_at < datetime.now(UTC) - GOOD_FOR
 
 
 def _waiting(db: Connection, customer_id: int) -> str | None:

@@ -2,6 +2,7 @@
 with the card and the price of now."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -9,6 +10,7 @@ from flask.testing import FlaskClient
 
 from app.db import transaction
 from app.ledger import ops
+from app.ledger.retention import prune_jobs
 from app.sandbox.stripe import StripeSandbox
 from app.stripe import catalog
 from app.stripe.client import client
@@ -175,6 +177,22 @@ def test_a_cancellation_that_was_taken_back_and_made_again_holds_though_the_taki
     drain_to_the_end_of_today()
     [subscription] = stripe.objects("subscription")
     assert subscription["cancel_at_period_end"] is True
+
+
+def test_a_choice_of_a_month_ago_is_not_carried_out_when_its_job_is_requeued(
+    web: FlaskClient, stripe: StripeSandbox, price: str
+) -> None:
+    jane = with_card(web, "pm_card_chargeCustomerFail")
+    accepted = choose(web, jane, "teams")
+    assert outcome(web, jane, accepted)["state"] == "dead"
+    outcome(web, jane, add(web, jane, "pm_card_visa"))
+    assert outcome(web, jane, choose(web, jane, "payg"))["state"] == "succeeded"
+    with transaction() as db:
+        prune_jobs(db, datetime.now(UTC) + timedelta(days=31))
+        ops.requeue(db, UUID(accepted.json["job_id"]), actor="ada")
+    sql("UPDATE jobs SET created_at = created_at - interval '31 days' WHERE name = 'start_teams'")
+    assert outcome(web, jane, accepted)["state"] == "dead"
+    assert (plan(jane), paid(stripe, jane)) == ("payg", 0)
 
 
 # Ends that cannot come at once
