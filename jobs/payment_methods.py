@@ -97,20 +97,25 @@ def open_checkout(run: Run[OpenCheckout]) -> None:
     job = run.payload
     customer = ready_customer(run, job.customer_id)
     price = _price_of_teams(run, customer) if job.purpose == "teams" else None
+    page = open_page(run, customer, job.request, price)
+    with run.finish({"url": page.url, "session_id": page.id}):
+        pass
+
+
+def open_page(run: Run[Any], customer: Row[Any], request: str, price: str | None) -> checkout.Session:
+    """The one page of Stripe Checkout of that request: it sells what has that price, or takes a card."""
     issued_at = run.claim.created_at
     with run.transaction() as db:
         wanted = checkout.parameters(
             stripe_customer=customer.stripe_customer_id,
             customer_id=customer.id,
-            request=job.request,
+            request=request,
             price=price,
             success_url=return_url(customer.id, issued_at),
             cancel_url=account_url(customer.id, issued_at),
         )
-        call = calls.freeze(db, f"checkout:{customer.id}:{job.request}", wanted)
-    page = checkout.open_session(call)
-    with run.finish({"url": page.url, "session_id": page.id}):
-        pass
+        call = calls.freeze(db, f"checkout:{customer.id}:{request}", wanted)
+    return checkout.open_session(call)
 
 
 def _price_of_teams(run: Run[OpenCheckout], customer: Row[Any]) -> str:

@@ -27,8 +27,13 @@ from app.stripe import subscriptions as gateway
 from app.stripe.client import Declined
 from app.stripe.subscriptions import Subscription
 from jobs import teams
-from jobs.payment_methods import ready_customer
+from jobs.payment_methods import open_page, ready_customer
 
+_WANTS_CUSTOMER = (
+    "authentication_required",
+    "invoice_payment_intent_requires_action",
+    "subscription_payment_intent_requires_action",
+)
 _TOO_OLD = "it was asked for weeks ago, and what was chosen since may be forgotten: it has to be chosen again"
 _MAY_RENEW_S = 60.0
 """Seconds that an end waits before Stripe is told that it comes: a month that begins meanwhile would be charged."""
@@ -136,19 +141,27 @@ def _subscribe(run: Run[StartTeams], customer: Row[Any]) -> Subscription:
             return gateway.create(call)
         except Declined as declined:
             card_replaced = call.parameters != wanted  # while the job waited
+            notice = None if card_replaced else _notice(run, customer, price, declined, call.number)
             with run.transaction() as db:
                 # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4).
                 call = calls.freeze(db, call.operation, wanted, call.number + 1)
-                if not card_replaced:
-                    ref, cents = f"subscription:{request}:{call.number}", get_settings().teams_month_cents
-                    enqueue(
-                        db,
-                        SendNotice(
-                            customer_id=customer.id, kind="teams_declined", ref=ref, values={"amount_cents": cents}
-                        ),
-                    )
-            if not card_replaced:
+                if notice is not None:
+                    enqueue(db, notice)
+            if notice is not None:
                 raise Permanent(str(declined)) from None
+
+
+def _notice(run: Run[StartTeams], customer: Row[Any], price: str, declined: Declined, number: int) -> SendNotice:
+    """What the customer is told of a first month that was refused. Where the bank only wants to hear them, they get a
+    page on which they can confirm it: without them there, no subscription begins."""
+    ref = f"subscription:{run.payload.request}:{number}"
+    kind: str = "teams_declined"
+    values: dict[str, Any] = {"amount_cents": get_settings().teams_month_cents}
+    if declined.code in _WANTS_CUSTOMER or declined.decline_code in _WANTS_CUSTOMER:
+        # One an attempt: each begins with closing the pages that are open.
+        page = open_page(run, customer, f"{run.payload.request}:{run.claim.attempt}", price)
+        kind, values = "teams_action_required", {**values, "url": page.url}
+    return SendNotice(customer_id=customer.id, kind=kind, ref=ref, values=values)
 
 
 def _follow_card(run: Run[StartTeams], seen: Subscription) -> None:

@@ -205,6 +205,24 @@ def test_a_declined_first_month_leaves_nothing(web: FlaskClient, stripe: StripeS
     assert outcome(web, jane, choose(web, jane, "teams"))["state"] == "succeeded"
 
 
+def test_a_first_month_that_the_bank_wants_confirmed_is_confirmed_on_a_page(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    jane = with_card(web, "pm_card_authenticationRequired")
+    accepted = choose(web, jane, "teams")
+    stripe.fault("lose", operation="POST /v1/checkout/sessions")
+    drain()
+    time_passes()
+    assert outcome(web, jane, accepted)["state"] == "dead"
+    mail = mailbox.mail()
+    assert mail.subject == "Please confirm your payment for Teams"
+    [page] = [page for page in stripe.objects("checkout.session") if page["status"] == "open"]
+    assert page["url"] in mail.text
+    web.get(give_card_at(page["url"], "authenticationRequired"))
+    drain()
+    assert (plan(jane), paid(stripe, jane)) == ("teams", 49900)
+
+
 def test_teams_that_was_wanted_at_signup_begins_with_the_first_card(
     web: FlaskClient, mailbox: Mailbox, price: str
 ) -> None:

@@ -38,6 +38,28 @@ class TeamsDeclined(Notice, kind="teams_declined"):
         ]
 
 
+class TeamsActionRequired(Notice, kind="teams_action_required"):
+    """The bank wants to hear the customer before Teams begins."""
+
+    amount_cents: Cents
+    url: Url
+    """Stripe's page that begins it."""
+
+    @property
+    def subject(self) -> str:
+        return "Please confirm your payment for Teams"
+
+    def paragraphs(self) -> list[str]:
+        return [
+            f"Your bank wants you to confirm the {dollars(self.amount_cents)} for the first month of Teams. Nothing was"
+            " charged, and Teams begins when you have.",
+            "The page is open for a day. After that, choose Teams again.",
+        ]
+
+    def action(self) -> tuple[str, str]:
+        return "Confirm the payment", self.url
+
+
 class InvoiceActionRequired(Notice, kind="invoice_action_required"):
     """The bank wants to hear the customer before it pays an invoice."""
 
