@@ -1,5 +1,6 @@
 """The JSON bodies of the HTTP interface (interface.md)."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from math import isfinite
@@ -32,8 +33,21 @@ def _no_nul(value: str) -> str:
     return value
 
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal or a page obeys instead of showing it: control characters, breaks of lines, turns of direction. What
+else `isprintable` refuses belongs in names: a Persian one is joined by U+200C, a Japanese one parted by U+3000."""
+
+
+def _no_controls(value: str) -> str:
+    if found := CONTROLS.search(value):
+        raise ValueError(f"must not contain control characters, such as U+{ord(found[0]):04X}")
+    return value
+
+
 # Constraints stand before validators: after one, Pydantic checks the length of the string and strips it then.
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_no_nul)]
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_no_controls)
+]
 Email = Annotated[
     str,
     StringConstraints(max_length=254),

@@ -15,7 +15,7 @@ from app.github import marketplace
 from app.ledger import ops
 from app.logs import redact_text
 from app.ops.job_commands import operator
-from app.ops.output import JsonOption, console, fail, print_json, print_rows
+from app.ops.output import JsonOption, fail, print_json, print_rows, say
 from app.phases.tables import phase_results
 
 customers_app = typer.Typer(no_args_is_help=True, help="Customers: how they stand, and refunds.")
@@ -78,12 +78,12 @@ def show(
         print_json({**shown, "github": on_github, "fixes": counted})
         return
     for name, value in shown.items():
-        console.print(f"{name}: {'-' if value is None else value}", markup=False)
+        say(f"{name}: {'-' if value is None else value}")
     for account in on_github:
         installed = ", ".join(account["installations"]) or "not installed"
         line = f"on GitHub: {account['login']}, {account['plan']} by the Marketplace, the App is {installed}"
-        console.print(line, markup=False)
-    console.print()
+        say(line)
+    say("")
     columns = ("fix", "accepted_at", "repo", "issue", "plan", "outcome", "amount_cents", "charge", "paid_cents")
     print_rows([{**row, "accepted_at": row["accepted_at"].isoformat()} for row in counted], columns, "No fix yet.")
 
@@ -111,4 +111,4 @@ def refund(
     if as_json:
         print_json({"job_id": str(job_id), "fix": fix, "cents": amount})
         return
-    console.print(f"{amount} cents of fix {fix} are given back by job {job_id}.")
+    say(f"{amount} cents of fix {fix} are given back by job {job_id}.")

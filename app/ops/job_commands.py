@@ -12,7 +12,7 @@ from app.db import transaction
 from app.ledger import ops
 from app.ledger.command import queues as known_queues
 from app.ledger.states import State
-from app.ops.output import JsonOption, WhyOption, console, errors, fail, print_json, print_rows
+from app.ops.output import JsonOption, WhyOption, errors, fail, print_json, print_rows, say, warn
 
 jobs_app = typer.Typer(no_args_is_help=True, help="The ledger: look at jobs, requeue or cancel them.")
 queues_app = typer.Typer(help="Depth, oldest age and pauses of every queue.")
@@ -93,16 +93,16 @@ def show_job(job_id: Annotated[UUID, typer.Argument(metavar="ID")], as_json: Jso
 def _print_job(job: dict[str, Any]) -> None:
     for name, value in job.items():
         if name not in ("history", "operators"):
-            console.print(f"{name.replace('_', ' '):>18}  {'-' if value is None else value}", markup=False)
-    console.print("\n[bold]Attempts[/]")
+            say(f"{name.replace('_', ' '):>18}  {'-' if value is None else value}")
+    say("\nAttempts", "bold")
     columns = ("attempt", "started_at", "ended_at", "outcome", "error_kind", "error_message", "worker")
     print_rows(job["history"], columns, "None yet.")
     for attempt in job["history"]:
         if attempt["traceback"]:
-            console.print(f"\n[bold]Traceback of attempt {attempt['attempt']}[/]")
-            console.print(attempt["traceback"], markup=False)
+            say(f"\nTraceback of attempt {attempt['attempt']}", "bold")
+            say(attempt["traceback"])
     if job["operators"]:
-        console.print("\n[bold]Operators[/]")
+        say("\nOperators", "bold")
         print_rows(job["operators"], ("at", "actor", "action", "reason"), "")
 
 
@@ -135,8 +135,8 @@ def requeue_jobs(
             wanted = ops.matching(db, _filter(state, name, queue, customer, error, since))
     if dry_run:
         for job_id in wanted:
-            console.print(str(job_id))
-        console.print(f"{len(wanted)} jobs would be requeued; nothing was changed.")
+            say(str(job_id))
+        say(f"{len(wanted)} jobs would be requeued; nothing was changed.")
         return
     done = refused = 0
     for place, job_id in enumerate(track(wanted, "Requeuing", console=errors, disable=len(wanted) < 20)):
@@ -146,9 +146,9 @@ def requeue_jobs(
             done += 1
         except (ops.NoSuchJob, ops.NotAllowed) as problem:
             refused += 1
-            errors.print(str(problem), style="yellow")
+            warn(str(problem))
     pace = f", over {done / rate:.0f} s" if done > rate else ""
-    console.print(f"{done} requeued{pace}." + (f" {refused} not." if refused else ""))
+    say(f"{done} requeued{pace}." + (f" {refused} not." if refused else ""))
     if refused:
         raise typer.Exit(1)
 
@@ -161,10 +161,10 @@ def cancel_jobs(ids: Annotated[list[UUID], typer.Argument(metavar="ID…")], why
         try:
             with transaction() as db:
                 ops.cancel(db, job_id, actor=operator(), reason=why)
-            console.print(f"{job_id} cancelled.")
+            say(f"{job_id} cancelled.")
         except (ops.NoSuchJob, ops.NotAllowed) as problem:
             refused += 1
-            errors.print(str(problem), style="yellow")
+            warn(str(problem))
     if refused:
         raise typer.Exit(1)
 
@@ -194,7 +194,7 @@ def pause(name: str, why: WhyOption = None) -> None:
     """Stop a queue: its jobs are held, none is lost. What runs now goes on."""
     with transaction() as db:
         fresh = ops.pause_queue(db, _known(name), actor=operator(), reason=why)
-    console.print(f"{name} is paused." if fresh else f"{name} was paused already.")
+    say(f"{name} is paused." if fresh else f"{name} was paused already.")
 
 
 @queues_app.command("resume")
@@ -202,4 +202,4 @@ def resume(name: str, why: WhyOption = None) -> None:
     """Let a paused queue go on; what was held runs."""
     with transaction() as db:
         was_paused = ops.resume_queue(db, _known(name), actor=operator(), reason=why)
-    console.print(f"{name} goes on." if was_paused else f"{name} was not paused.")
+    say(f"{name} goes on." if was_paused else f"{name} was not paused.")

@@ -9,7 +9,7 @@ from app.customers import signups
 from app.db import transaction
 from app.ledger.ops import NotAllowed
 from app.ops.job_commands import operator
-from app.ops.output import JsonOption, WhyOption, console, fail, print_json, print_rows
+from app.ops.output import JsonOption, WhyOption, fail, print_json, print_rows, say
 
 signups_app = typer.Typer(no_args_is_help=True, help="Signups, and those that wait for approval.")
 
@@ -42,7 +42,7 @@ def approve(signup_id: IdArgument, why: WhyOption = None) -> None:
             signups.approve(db, signup_id, actor=operator(), reason=why)
     except (signups.NoSuchSignup, signups.NotAwaiting, NotAllowed) as error:
         raise fail(str(error)) from None
-    console.print(f"{signup_id} approved.")
+    say(f"{signup_id} approved.")
 
 
 @signups_app.command("reject")
@@ -53,4 +53,4 @@ def reject(signup_id: IdArgument, why: WhyOption = None) -> None:
             signups.reject(db, signup_id, actor=operator(), reason=why)
     except (signups.NoSuchSignup, signups.NotAwaiting, NotAllowed) as error:
         raise fail(str(error)) from None
-    console.print(f"{signup_id} rejected.")
+    say(f"{signup_id} rejected.")

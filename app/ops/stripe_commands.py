@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.ops.output import JsonOption, console, fail, print_json
+from app.ops.output import JsonOption, fail, print_json, say
 from app.stripe import catalog
 
 stripe_app = typer.Typer(no_args_is_help=True, help="What Stripe has to have.")
@@ -29,4 +29,4 @@ def sync_catalog(
     if as_json:
         print_json(report)
     else:
-        console.print(f"{report['done']}: price {report['price']} of product {report['product']}")
+        say(f"{report['done']}: price {report['price']} of product {report['product']}")

@@ -1,5 +1,6 @@
 """`tallyhook webhooks …`"""
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from app.ledger import ops
 from app.ledger.states import State
 from app.ops import webhooks
 from app.ops.job_commands import StateOption, operator, parse_since
-from app.ops.output import JsonOption, WhyOption, console, errors, fail, print_json, print_rows
+from app.ops.output import JsonOption, WhyOption, errors, fail, print_json, print_rows, say, warn
 from app.sources import SOURCES
 
 webhooks_app = typer.Typer(no_args_is_help=True, help="What Stripe and GitHub have sent: look at it, do it again.")
@@ -96,14 +97,14 @@ def show_webhook(
     payload = shown["job"]["payload"]
     for name, value in shown.items():
         if name not in ("job", "replays"):
-            console.print(f"{name.replace('_', ' '):>18}  {'-' if value is None else value}", markup=False)
-    console.print("\n[bold]Body[/]")
-    console.print_json(data=payload)
-    console.print("\n[bold]Attempts[/]")
+            say(f"{name.replace('_', ' '):>18}  {'-' if value is None else value}")
+    say("\nBody", "bold")
+    say(json.dumps(payload, indent=2, ensure_ascii=False))
+    say("\nAttempts", "bold")
     columns = ("attempt", "started_at", "ended_at", "outcome", "error_kind", "error_message")
     print_rows(shown["job"]["history"], columns, "None yet.")
     if shown["replays"]:
-        console.print("\n[bold]Replays[/]")
+        say("\nReplays", "bold")
         print_rows(shown["replays"], ("replay", "job_id", "state", "received_at"), "")
 
 
@@ -149,8 +150,8 @@ def replay_webhooks(
         print_json({"replayed": replayed, "refused": refused})
     else:
         for one in refused:
-            errors.print(one["problem"], style="yellow")
-        console.print(f"{len(replayed)} replayed." + (f" {len(refused)} not." if refused else ""))
+            warn(one["problem"])
+        say(f"{len(replayed)} replayed." + (f" {len(refused)} not." if refused else ""))
     if refused:
         raise typer.Exit(1)
 
@@ -164,6 +165,6 @@ def _print_preview(previews: list[dict[str, Any]], as_json: bool) -> None:
     ]
     print_rows(previews, ("id", "type", "would"), "No webhook matches.")
     if changes:
-        console.print("\n[bold]What differs now[/]")
+        say("\nWhat differs now", "bold")
         print_rows(changes, ("id", "subject", "ours", "theirs"), "")
-    console.print(f"{len(previews)} would be replayed; nothing was changed.")
+    say(f"{len(previews)} would be replayed; nothing was changed.")

@@ -210,7 +210,11 @@ def test_a_waiting_job_is_cancelled_and_the_cancellation_taken_back(web: FlaskCl
         (["jobs", "requeue", "--state", "succeeded"], "dead"),
         (["jobs", "requeue", NOBODY, "--state", "dead"], "not both"),
         (["jobs", "cancel"], "ID"),
+        (["jobs", "list", "--since", "[/x]"], "'[/x]'"),
         (["queues", "pause", "nowhere"], "nowhere"),
+        (["queues", "pause", "x[/y]"], "'x[/y]'"),
+        (["webhooks", "show", "evt_[/x]"], "evt_[/x]"),
+        (["customers", "show", "x[/b]@y"], "x[/b]@y"),
         (["signups", "approve", NOBODY], "no signup"),
         (["signups", "reject", "7"], "UUID"),
         (["nothing"], "nothing"),
@@ -267,6 +271,35 @@ def test_a_paused_queue_holds_its_jobs_until_it_is_resumed(web: FlaskClient) -> 
     assert progress(web, answer)["status"] == "provisioned"
     assert recorded()[0] == ("pause", "queue:provisioning", "Stripe is down")
     assert recorded()[-1] == ("resume", "queue:provisioning", None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Eve [/bold] [bold]X[/bold] [link=https://eve.example]y :key: [redacted]",
+        "\u5c71\u7530\u3000\u592a\u90ce",  # parted by a wide space
+        "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627",  # joined by what has no width
+    ],
+    ids=ascii,
+)
+def test_what_a_stranger_calls_themselves_is_shown_as_it_is(web: FlaskClient, name: str) -> None:
+    assert sign_up(web, name=name).status_code == 202
+    drain()
+    for command in (["signups", "list"], ["customers", "show", str(one("SELECT id FROM customers"))]):
+        shown = tallyhook(*command)
+        assert shown.exit_code == 0, shown.exception
+        assert name in shown.stdout
+
+
+def test_a_name_kept_from_before_does_nothing_to_the_terminal(web: FlaskClient) -> None:
+    sign_up(web)
+    drain()
+    for table in ("signups", "customers"):
+        sql(f"UPDATE {table} SET name = %(name)s", name="\x1b[2J\x1b]0;owned\x07\x9b\u202e!")
+    for command in (["signups", "list"], ["customers", "show", str(one("SELECT id FROM customers"))]):
+        shown = tallyhook(*command).stdout
+        assert r"\x1b[2J\x1b]0;owned\x07\x9b\u202e!" in shown
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
 
 
 # customers refund

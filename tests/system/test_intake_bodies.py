@@ -72,6 +72,11 @@ def test_a_body_that_is_no_signup_is_refused(site: Site, body: bytes, status: in
 # Each: a change to a good body, and the place that the answer must point at.
 FIELDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a NUL": ({"name": "a\x00b"}, ["name"]),
+    "what a terminal obeys": ({"name": "a\x1b[2Jb"}, ["name"]),
+    "the same in a byte": ({"name": "a\x9b2Jb"}, ["name"]),
+    "a name of two lines": ({"name": "Jane\nplan: teams"}, ["name"]),
+    "a name of two lines, by Unicode": ({"name": "Jane\u2028Doe"}, ["name"]),
+    "a name that turns round what follows": ({"name": "Jane\u202eeoD"}, ["name"]),
     "a NUL in the address": ({"email": "a\x00b@example.com"}, ["email"]),
     "half a surrogate pair": ({"name": "\ud800"}, ["name"]),
     "an integer for a name": ({"name": 7}, ["name"]),
