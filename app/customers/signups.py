@@ -7,7 +7,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, Text, case, cast, exists, func, select, update
 from uuid_utils.compat import uuid7
 
 from app.contracts.provisioning import STEPS, CreateCustomer
@@ -19,6 +19,17 @@ from app.ledger.tables import job_keys, jobs
 
 Plan = Literal["trial", "payg", "teams"]
 Source = Literal["direct", "gh_marketplace", "early_access"]
+
+
+_stopped = exists().where(
+    job_keys.c.key.in_(["signup:" + cast(signups.c.id, Text) + f":{step.name}" for step in STEPS]),
+    jobs.c.id == job_keys.c.job_id,
+    jobs.c.state.in_((State.DEAD, State.CANCELLED)),
+)
+_status = case(
+    (signups.c.status.in_(("provisioned", "rejected")), signups.c.status), (_stopped, "failed"), else_=signups.c.status
+)
+"""How a signup stands, to whoever asks. That it failed stands in no row of its own: a job of it ended before its end."""
 
 
 class NewSignup(BaseModel):
@@ -123,7 +134,9 @@ def progress(db: Connection, signup_id: UUID) -> tuple[str, list[dict[str, Any]]
     Raises:
         NoSuchSignup
     """
-    signup = get(db, signup_id)
+    status = db.execute(select(_status).where(signups.c.id == signup_id)).scalar_one_or_none()
+    if status is None:
+        raise NoSuchSignup(signup_id)
     keys = {f"signup:{signup_id}:{step.name}": step.name for step in STEPS}
     found = {
         keys[row.key]: row
@@ -136,7 +149,7 @@ def progress(db: Connection, signup_id: UUID) -> tuple[str, list[dict[str, Any]]
     steps: list[dict[str, Any]] = []
     for name in keys.values():
         row = found.get(name)
-        missing = "succeeded" if signup.status == "provisioned" else "waiting"
+        missing = "succeeded" if status == "provisioned" else "waiting"
         steps.append(
             {
                 "name": name,
@@ -145,8 +158,7 @@ def progress(db: Connection, signup_id: UUID) -> tuple[str, list[dict[str, Any]]
                 "finished_at": row.finished_at if row else None,
             }
         )
-    failed = any(step["state"] in (State.DEAD, State.CANCELLED) for step in steps)
-    return ("failed" if failed and signup.status != "rejected" else signup.status), steps
+    return status, steps
 
 
 def set_status(db: Connection, signup_id: UUID, status: str, customer_id: int | None = None) -> None:
@@ -159,9 +171,9 @@ def set_status(db: Connection, signup_id: UUID, status: str, customer_id: int | 
 
 def list_signups(db: Connection, status: str | None, limit: int) -> list[dict[str, Any]]:
     """Signups, newest first, in the JSON shape of `signups list` (interface.md)."""
-    query = select(signups).order_by(signups.c.id.desc()).limit(limit)
+    query = select(signups, _status.label("shown")).order_by(signups.c.id.desc()).limit(limit)
     if status is not None:
-        query = query.where(signups.c.status == status)
+        query = query.where(_status == status)
     return [
         {
             "signup_id": str(row.id),
@@ -169,7 +181,7 @@ def list_signups(db: Connection, status: str | None, limit: int) -> list[dict[st
             "name": row.name,
             "plan": row.plan,
             "source": row.source,
-            "status": row.status,
+            "status": row.shown,
             "created_at": row.created_at.isoformat(),
         }
         for row in db.execute(query)

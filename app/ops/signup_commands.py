@@ -5,6 +5,7 @@ from uuid import UUID
 
 import typer
 
+from app.contracts.http import SignupStatus
 from app.customers import signups
 from app.db import transaction
 from app.ledger.ops import NotAllowed
@@ -18,10 +19,7 @@ IdArgument = Annotated[UUID, typer.Argument(metavar="ID")]
 
 @signups_app.command("list")
 def list_signups(
-    status: Annotated[
-        str | None,
-        typer.Option("--status", help="queued, awaiting_approval, provisioning, provisioned or rejected."),
-    ] = None,
+    status: Annotated[SignupStatus | None, typer.Option("--status", help="Only signups that stand so.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many, newest first.")] = 50,
     as_json: JsonOption = False,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from typer.testing import CliRunner, Result
+from werkzeug.test import TestResponse
 
 import app.ops.cli
 from app.ops.cli import cli
@@ -217,6 +218,7 @@ def test_a_waiting_job_is_cancelled_and_the_cancellation_taken_back(web: FlaskCl
         (["customers", "show", "x[/b]@y"], "x[/b]@y"),
         (["signups", "approve", NOBODY], "no signup"),
         (["signups", "reject", "7"], "UUID"),
+        (["signups", "list", "--status", "bogus"], "failed"),
         (["nothing"], "nothing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -271,6 +273,34 @@ def test_a_paused_queue_holds_its_jobs_until_it_is_resumed(web: FlaskClient) -> 
     assert progress(web, answer)["status"] == "provisioned"
     assert recorded()[0] == ("pause", "queue:provisioning", "Stripe is down")
     assert recorded()[-1] == ("resume", "queue:provisioning", None)
+
+
+# signups
+
+
+def test_signups_that_failed_are_found(web: FlaskClient, dead_job: str) -> None:
+    """As `GET /api/v1/signups/{id}` says it. `dead_job` is of the first of them."""
+    cancelled, rejected, fine = (sign_up(web, email=f"{n}@example.com") for n in range(3))
+
+    def listed(*options: str) -> list[str]:
+        return [signup["email"] for signup in read("signups", "list", *options)]
+
+    key = f"signup:{id_of(cancelled)}:create_customer"
+    assert tallyhook("jobs", "cancel", str(one("SELECT id FROM jobs WHERE key = %(key)s", key=key))).exit_code == 0
+    sql("UPDATE signups SET status = 'awaiting_approval' WHERE id = %(id)s", id=id_of(rejected))
+    assert tallyhook("signups", "reject", id_of(rejected)).exit_code == 0
+    drain()
+    assert listed("--status", "failed") == ["0@example.com", "jane@example.com"]
+    assert listed("--status", "rejected") == ["1@example.com"]
+    assert listed("--status", "provisioned") == ["2@example.com"]
+    assert listed("--status", "provisioning") == listed("--status", "queued") == []
+    shown = {signup["signup_id"]: signup["status"] for signup in read("signups", "list")}
+    for answer in (cancelled, rejected, fine):
+        assert progress(web, answer)["status"] == shown[id_of(answer)]
+
+
+def id_of(accepted: TestResponse) -> str:
+    return str(accepted.json["signup_id"])
 
 
 @pytest.mark.parametrize(
