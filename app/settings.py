@@ -200,14 +200,17 @@ def home_folder() -> Path:
     return Path(_given("TALLYHOOK_HOME", ".tallyhook"))
 
 
-def load_settings() -> Settings:
+def load_settings(*, embedded: bool = True) -> Settings:
     """Read the settings afresh: the environment first, then `.env`, then what `up` embedded here.
+
+    Args:
+        embedded: False leaves the last out, for who is about to embed it.
 
     Raises:
         SettingsError: a value does not have the form that its setting needs.
     """
     production = _given("TALLYHOOK_ENV", "development") == "production"
-    files = [".env"] if production else [str(home_folder() / EMBEDDED_ENV), ".env"]
+    files = [str(home_folder() / EMBEDDED_ENV), ".env"] if embedded and not production else [".env"]
     try:
         return Settings(_env_file=files)
     except ValidationError as error:

@@ -33,7 +33,7 @@ from app.ops.reconcile_command import reconcile
 from app.ops.signup_commands import signups_app
 from app.ops.stripe_commands import stripe_app
 from app.ops.webhook_commands import webhooks_app
-from app.settings import Settings, SettingsError, get_settings, unknown_settings
+from app.settings import Settings, SettingsError, get_settings, load_settings, unknown_settings
 
 cli = typer.Typer(
     name="tallyhook",
@@ -68,13 +68,13 @@ def up(
 
     Migrates first, prints `ready` once it serves, and stops all of it cleanly on Ctrl-C.
     """
-    from app.ops.system import System
+    from app.ops.system import AlreadyUp, System
 
     configure_logs()
     finished = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: finished.set())
-    system = System(workers=workers, port=port or get_settings().port)
+    system = System(workers=workers, port=port or load_settings(embedded=False).port)
     try:
         settings = system.start()
         if system.embedded.names:
@@ -85,7 +85,7 @@ def up(
         sys.stdout.flush()
         finished.wait()
         console.print("stopping …")
-    except TimeoutError as error:
+    except (AlreadyUp, TimeoutError) as error:
         raise fail(str(error), 1) from None
     finally:
         system.stop()

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,60 @@ from app.logs import log
 _GRACE_S = 25.0
 """Seconds between asking everything to stop and ending it."""
 _MAX_PAUSE_S = 15.0
+
+
+class Keeper:
+    """Ends what supervisors have started, should this process be killed: nothing of it outlives its supervisor.
+
+    It is a process that reads from a pipe which children come and which go; the end of this process closes the pipe.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, lock: int) -> None:
+        """Watch over this process from now on. The keeper holds the lock of that file descriptor, too, until it has
+        done its work."""
+        self._process = subprocess.Popen(  # noqa: S603  (argv is ours)
+            python("-m", "app.ops.supervisor"),
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            pass_fds=[lock],
+            start_new_session=True,
+        )
+
+    def add(self, pid: int) -> None:
+        """The process group `pid` is to be ended."""
+        self._tell(pid)
+
+    def forget(self, pid: int) -> None:
+        """The process group `pid` has ended; its number may be another's soon."""
+        self._tell(-pid)
+
+    def _tell(self, number: int) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(BrokenPipeError):  # somebody has killed the keeper: no reason to stop
+                self._process.stdin.write(b"%d\n" % number)
+
+    def stop(self) -> None:
+        """Leave alone what runs now."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def _keep() -> None:
+    groups: list[int] = []
+    for line in sys.stdin:
+        number = int(line)
+        if number > 0:
+            groups.append(number)
+        else:
+            groups.remove(-number)
+    # Nobody would wait for them to end by themselves; whatever they were doing survives a kill.
+    for group in reversed(groups):
+        _signal_group(group, signal.SIGKILL)
 
 
 @dataclass
@@ -35,11 +89,14 @@ class _Child:
 class Supervisor:
     """Starts what it is given, restarts what ends, and stops all of it in the reverse order."""
 
-    def __init__(self, environment: Mapping[str, str], output: Path | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], output: Path | None = None, keeper: Keeper | None = None
+    ) -> None:
         """`environment` is added to this process's own; `output` takes what the children print, in place of
-        this process's own standard output and error."""
+        this process's own standard output and error; `keeper` is told of each child."""
         self._environment = dict(environment)
         self._output = output
+        self._keeper = keeper or Keeper()
         self._children: list[_Child] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -71,8 +128,9 @@ class Supervisor:
             try:
                 process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
-                _signal_group(process, signal.SIGKILL)
+                _signal_group(process.pid, signal.SIGKILL)
                 process.wait()
+            self._keeper.forget(process.pid)
 
     def _spawn(self, child: _Child) -> None:
         # A session of its own: Ctrl-C reaches this process alone, which then stops the others in order.
@@ -85,6 +143,7 @@ class Supervisor:
                 stderr=out,
                 start_new_session=True,
             )
+        self._keeper.add(child.process.pid)
         child.started = time.monotonic()
 
     def _watch(self) -> None:
@@ -96,7 +155,8 @@ class Supervisor:
                 for child in self._children:
                     if child.process is not None and child.process.poll() is not None:
                         code = child.process.returncode
-                        _signal_group(child.process, signal.SIGKILL)  # what it left behind
+                        _signal_group(child.process.pid, signal.SIGKILL)  # what it left behind
+                        self._keeper.forget(child.process.pid)
                         quick = now - child.started < 10
                         child.pause_s = min(_MAX_PAUSE_S, child.pause_s * 2) if quick else 0.5
                         child.due, child.process = now + child.pause_s, None
@@ -105,13 +165,15 @@ class Supervisor:
                         self._spawn(child)
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 def python(*arguments: str) -> list[str]:
     """The command that runs this interpreter with `arguments`."""
     return [sys.executable, *arguments]
+
+
+if __name__ == "__main__":
+    _keep()

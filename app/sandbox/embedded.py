@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from app.ops.supervisor import Supervisor, python
+from app.ops.supervisor import Keeper, Supervisor, python
 from app.sandbox.postgres import EmbeddedPostgres
 from app.settings import EMBEDDED_ENV, Settings
 
@@ -31,10 +31,11 @@ def _wait_for(port: int, what: str, timeout_s: float = 20.0) -> None:
 class Embedded:
     """The embedded parts, alive from `start` to `stop`; their addresses stand in `embedded.env` meanwhile."""
 
-    def __init__(self, settings: Settings, output: Path | None = None) -> None:
-        """`output`: a file for what the parts print, in place of this process's standard output."""
+    def __init__(self, settings: Settings, output: Path | None = None, keeper: Keeper | None = None) -> None:
+        """`settings` without what was embedded earlier. `output`: a file for what the parts print, in place of this
+        process's standard output; `keeper`: who ends them, should this process be killed."""
         self._settings = settings
-        self._supervisor = Supervisor({}, output)
+        self._supervisor = Supervisor({}, output, keeper)
         self._home = settings.tallyhook_home.resolve()
         self._postgres: EmbeddedPostgres | None = None
         self.names: list[str] = []
@@ -50,6 +51,7 @@ class Embedded:
             TimeoutError: a part did not come up.
         """
         self._home.mkdir(parents=True, exist_ok=True)
+        self._file.unlink(missing_ok=True)  # of one that was killed
         env: dict[str, str] = {}
         if self._settings.database_url is None:
             self._postgres = EmbeddedPostgres(self._home / "postgres")
