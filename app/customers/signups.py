@@ -29,7 +29,7 @@ _stopped = exists().where(
 _status = case(
     (signups.c.status.in_(("provisioned", "rejected")), signups.c.status), (_stopped, "failed"), else_=signups.c.status
 )
-"""How a signup stands, to whoever asks. That it failed stands in no row of its own: a job of it ended before its end."""
+"""How a signup stands, to whoever asks. That it failed, its row does not say: a job of it ended before its end."""
 
 
 class NewSignup(BaseModel):

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Connection, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, cast, func, select
 
 from app.billing import charges
 from app.billing.status import billing_status
@@ -21,12 +21,14 @@ from app.phases.tables import phase_results
 customers_app = typer.Typer(no_args_is_help=True, help="Customers: how they stand, and refunds.")
 
 
+def _cents(*kinds: str) -> ColumnElement[int]:
+    """What the entries of these kinds of the charge at hand add up to. A sum of bigint is numeric, and no JSON."""
+    total = cast(func.coalesce(func.sum(charge_entries.c.amount_cents), 0), BigInteger)
+    of_these = charge_entries.c.charge_id == charges_table.c.id, charge_entries.c.kind.in_(kinds)
+    return select(total).where(*of_these).scalar_subquery()
+
+
 def _fixes(db: Connection, customer_id: int, limit: int) -> list[dict[str, Any]]:
-    net = (
-        select(func.coalesce(func.sum(charge_entries.c.amount_cents), 0))
-        .where(charge_entries.c.charge_id == charges_table.c.id)
-        .scalar_subquery()
-    )
     query = (
         select(
             fixes.c.id.label("fix"),
@@ -38,7 +40,8 @@ def _fixes(db: Connection, customer_id: int, limit: int) -> list[dict[str, Any]]
             fixes.c.amount_cents,
             charges_table.c.state.label("charge"),
             charges_table.c.payment_intent,
-            net.label("paid_cents"),
+            _cents("succeeded").label("paid_cents"),
+            (-_cents("refunded", "refund_failed")).label("refunded_cents"),
         )
         .join(phase_results, phase_results.c.id == fixes.c.phase_result_id)
         .outerjoin(charges_table, charges_table.c.fix_id == fixes.c.id)
@@ -46,7 +49,7 @@ def _fixes(db: Connection, customer_id: int, limit: int) -> list[dict[str, Any]]
         .order_by(fixes.c.id.desc())
         .limit(limit)
     )
-    return [dict(row._mapping) for row in db.execute(query)]
+    return [{**row._mapping, "accepted_at": row.accepted_at.isoformat()} for row in db.execute(query)]
 
 
 @customers_app.command("show")
@@ -84,8 +87,8 @@ def show(
         line = f"on GitHub: {account['login']}, {account['plan']} by the Marketplace, the App is {installed}"
         say(line)
     say("")
-    columns = ("fix", "accepted_at", "repo", "issue", "plan", "outcome", "amount_cents", "charge", "paid_cents")
-    print_rows([{**row, "accepted_at": row["accepted_at"].isoformat()} for row in counted], columns, "No fix yet.")
+    money = ("amount_cents", "charge", "paid_cents", "refunded_cents")
+    print_rows(counted, ("fix", "accepted_at", "repo", "issue", "plan", "outcome", *money), "No fix yet.")
 
 
 @customers_app.command("refund")

@@ -25,9 +25,8 @@ _WHOLE = {"id", "signup_id", "name", "state", "created_at", "run_at", "at", "sta
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=2, default=str)
-    sys.stdout.write("\n")
+    """One JSON document on standard output. What is not of JSON's types raises: a guess would make an amount a text."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], empty: str) -> None:

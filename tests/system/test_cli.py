@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -388,6 +389,21 @@ def test_a_refund_that_cannot_be_is_refused_on_record(
     assert recorded() == [("refund_refused", f"fix:{fix}", f"{asked} (refused: {says})")]
     assert stripe.objects("refund") == []
     assert count("jobs WHERE name = 'refund_charge'") == 0
+
+
+def test_what_was_paid_and_given_back_is_shown_as_the_api_says_it(
+    web: FlaskClient, paid_fix: tuple[Customer, str]
+) -> None:
+    ada, fix = paid_fix
+    tallyhook("customers", "refund", fix, "--cents", "500", "--why", "slow")
+    drain()
+    [bill] = web.get("/api/v1/invoices", headers=ada.headers).json
+    [row] = read("customers", "show", str(ada.id))["fixes"]
+    assert (row["paid_cents"], row["refunded_cents"]) == (bill["paid_cents"], bill["refunded_cents"]) == (1500, 500)
+    assert row["accepted_at"] == datetime.fromisoformat(row["accepted_at"]).isoformat()
+    *_, header, line = tallyhook("customers", "show", str(ada.id)).stdout.splitlines()
+    assert header.endswith("paid cents  refunded cents")
+    assert line.split()[-2:] == ["1500", "500"]
 
 
 def test_what_a_person_did_cannot_be_unwritten() -> None:
