@@ -164,6 +164,24 @@ def show_job(db: Connection, job_id: UUID, *, to_owner: bool = False) -> dict[st
     }
 
 
+def _refuse_requeue(row: Row[Any]) -> None:
+    if row.state not in (State.DEAD, State.CANCELLED):
+        raise NotAllowed(row.id, row.state, "requeued")
+
+
+def would_requeue(db: Connection, job_id: UUID) -> dict[str, Any]:
+    """The job that `requeue` would requeue, as it is listed; nothing is changed.
+
+    Raises:
+        as `requeue`
+    """
+    row = db.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+    if row is None:
+        raise NoSuchJob(job_id)
+    _refuse_requeue(row)
+    return _as_listed(row)
+
+
 def _lock(db: Connection, job_id: UUID, to: State, wanted: str) -> Row[Any]:
     row = db.execute(select(jobs).where(jobs.c.id == job_id).with_for_update()).one_or_none()
     if row is None:
@@ -182,8 +200,7 @@ def requeue(db: Connection, job_id: UUID, *, actor: str, reason: str | None = No
         NoSuchJob, NotAllowed
     """
     row = _lock(db, job_id, State.QUEUED, "requeued")
-    if row.state not in (State.DEAD, State.CANCELLED):
-        raise NotAllowed(job_id, row.state, "requeued")
+    _refuse_requeue(row)
     db.execute(
         jobs.update()
         .where(jobs.c.id == job_id)

@@ -29,6 +29,8 @@ SinceOption = Annotated[
 ]
 IdsArgument = Annotated[list[UUID] | None, typer.Argument(metavar="ID…")]
 
+_LISTED = ("id", "name", "state", "attempts", "customer_id", "created_at", "run_at", "error")
+
 
 def operator() -> str:
     """Who is at the keyboard, for the record."""
@@ -72,8 +74,7 @@ def list_jobs(
     if as_json:
         print_json(rows)
         return
-    columns = ("id", "name", "state", "attempts", "customer_id", "created_at", "run_at", "error")
-    print_rows(rows, columns, "No job matches.")
+    print_rows(rows, _LISTED, "No job matches.")
 
 
 @jobs_app.command("show")
@@ -129,26 +130,28 @@ def requeue_jobs(
         raise fail("Give either IDs or filters, not both.")
     if not ids and state not in (State.DEAD, State.CANCELLED):
         raise fail("Give IDs, or --state dead (or cancelled) with more filters if you like.")
-    wanted = ids or []
+    wanted = list(dict.fromkeys(ids or []))
     if not ids:
         with transaction() as db:
             wanted = ops.matching(db, _filter(state, name, queue, customer, error, since))
-    if dry_run:
-        for job_id in wanted:
-            say(str(job_id))
-        say(f"{len(wanted)} jobs would be requeued; nothing was changed.")
-        return
     done = refused = 0
+    found: list[dict[str, Any]] = []
     for place, job_id in enumerate(track(wanted, "Requeuing", console=errors, disable=len(wanted) < 20)):
         try:
             with transaction() as db:
-                ops.requeue(db, job_id, actor=operator(), reason=why, delay_s=place // rate)
+                if dry_run:
+                    found.append(ops.would_requeue(db, job_id))
+                else:
+                    ops.requeue(db, job_id, actor=operator(), reason=why, delay_s=place // rate)
             done += 1
         except (ops.NoSuchJob, ops.NotAllowed) as problem:
             refused += 1
             warn(str(problem))
+    if found:
+        print_rows(found, _LISTED, "")
     pace = f", over {done / rate:.0f} s" if done > rate else ""
-    say(f"{done} requeued{pace}." + (f" {refused} not." if refused else ""))
+    said = f"{done} {'would be ' if dry_run else ''}requeued{pace}." + (f" {refused} not." if refused else "")
+    say(f"{said} Nothing was changed." if dry_run else said)
     if refused:
         raise typer.Exit(1)
 

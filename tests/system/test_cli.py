@@ -167,9 +167,12 @@ def test_a_finished_job_is_not_requeued(web: FlaskClient, stripe: StripeSandbox,
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(dead_job: str) -> None:
-    result = tallyhook("jobs", "requeue", "--state", "dead", "--dry-run")
-    assert result.exit_code == 0
-    assert dead_job in result.stdout
+    for which in ([dead_job], [dead_job, dead_job], ["--state", "dead"]):
+        result = tallyhook("jobs", "requeue", *which, "--dry-run")
+        assert result.exit_code == 0
+        [_, listed, says] = result.stdout.splitlines()
+        assert listed.split()[:3] == [dead_job, "create_stripe_customer", "dead"]
+        assert says == "1 would be requeued. Nothing was changed."
     assert one("SELECT state FROM jobs WHERE id = %(id)s", id=dead_job) == "dead"
     assert recorded() == []
 
@@ -237,6 +240,19 @@ def test_a_job_that_is_not_there_is_neither_requeued_nor_cancelled(command: str)
     result = tallyhook("jobs", command, NOBODY)
     assert result.exit_code == 1
     assert f"there is no job {NOBODY}" in result.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=" ".join)
+def test_a_dry_run_refuses_what_the_command_refuses(web: FlaskClient, options: list[str]) -> None:
+    sign_up(web)
+    drain()
+    done = str(one("SELECT id FROM jobs WHERE name = 'create_customer'"))
+    result = tallyhook("jobs", "requeue", done, NOBODY, *options)
+    assert result.exit_code == 1
+    assert f"job {done} cannot be requeued: it has succeeded: doing it again would do nothing or harm" in result.stderr
+    assert f"there is no job {NOBODY}" in result.stderr
+    assert result.stdout.startswith("0 ")
+    assert " 2 not." in result.stdout
 
 
 # queues
