@@ -1,6 +1,8 @@
 """`tallyhook jobs …` and `tallyhook queues …`"""
 
+import difflib
 import getpass
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,6 +12,7 @@ from rich.progress import track
 
 from app.db import transaction
 from app.ledger import ops
+from app.ledger.command import COMMANDS
 from app.ledger.command import queues as known_queues
 from app.ledger.states import State
 from app.ops.output import JsonOption, WhyOption, errors, fail, print_json, print_rows, say, warn
@@ -54,7 +57,26 @@ def parse_since(text: str | None, option: str = "--since") -> datetime | None:
 def _filter(
     state: State | None, name: str | None, queue: str | None, customer: int | None, error: str | None, since: str | None
 ) -> ops.JobFilter:
+    if name is not None and name not in COMMANDS:
+        _must_be_there(ops.JobFilter(name=name), "kind of job", name, COMMANDS)
+    if queue is not None and queue not in known_queues():
+        _must_be_there(ops.JobFilter(queue=queue), "queue", queue, known_queues())
     return ops.JobFilter(state, name, queue, customer, error, parse_since(since))
+
+
+def _must_be_there(wanted: ops.JobFilter, what: str, name: str, known: Collection[str]) -> None:
+    """A name that this release does not know is another's if jobs have it, else a slip, after which all would look
+    well: ends with status 2."""
+    with transaction() as db:
+        if ops.list_jobs(db, wanted, limit=1):
+            return
+    raise _unknown(what, name, known)
+
+
+def _unknown(what: str, name: str, known: Collection[str]) -> typer.Exit:
+    close = difflib.get_close_matches(name, known)
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(sorted(known))}."
+    return fail(f"There is no {what} {name!r}. {hint}")
 
 
 @jobs_app.command("list")
@@ -188,7 +210,7 @@ def list_queues(context: typer.Context, as_json: JsonOption = False) -> None:
 
 def _known(name: str) -> str:
     if name not in known_queues():
-        raise fail(f"There is no queue {name!r}. Queues: {', '.join(known_queues())}.")
+        raise _unknown("queue", name, known_queues())
     return name
 
 

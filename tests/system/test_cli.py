@@ -223,6 +223,11 @@ def test_a_waiting_job_is_cancelled_and_the_cancellation_taken_back(web: FlaskCl
         (["signups", "approve", NOBODY], "no signup"),
         (["signups", "reject", "7"], "UUID"),
         (["signups", "list", "--status", "bogus"], "failed"),
+        (["jobs", "list", "--queue", "nope"], "provisioning"),
+        (["jobs", "list", "--name", "create_stripe_custmer"], "create_stripe_customer"),
+        (["jobs", "list", "--name", "nope"], "send_welcome_email"),
+        (["jobs", "requeue", "--state", "dead", "--name", "create_stripe_custmer"], "create_stripe_customer"),
+        (["jobs", "requeue", "--state", "dead", "--queue", "nope", "--dry-run"], "provisioning"),
         (["nothing"], "nothing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -233,6 +238,13 @@ def test_wrong_usage_is_told_with_status_2(
     status, out, err = main(*arguments)
     assert (status, out) == (2, "")
     assert says in err
+
+
+def test_a_kind_of_job_that_another_release_knows_can_be_asked_for(web: FlaskClient) -> None:
+    sign_up(web)
+    sql("UPDATE jobs SET name = 'bill_in_euros', queue = 'treasury'")
+    [job] = read("jobs", "list", "--name", "bill_in_euros", "--queue", "treasury")
+    assert job["name"] == "bill_in_euros"
 
 
 @pytest.mark.parametrize("command", ["requeue", "cancel"])
