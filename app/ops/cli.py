@@ -12,7 +12,7 @@ from typing import Annotated
 
 import redis
 import typer
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from structlog.contextvars import bind_contextvars
 
 import app.contracts.billing
@@ -214,7 +214,9 @@ def main() -> None:
         sys.exit(1)
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
-        errors.print(f"the database does not answer: {reason}", style="red", markup=False)
+        away = isinstance(error, OperationalError | InterfaceError | InternalError)
+        said = "the database does not answer" if away else "the database refused"
+        errors.print(f"{said}: {reason}", style="red", markup=False)
         sys.exit(1)
 
 
