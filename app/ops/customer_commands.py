@@ -52,6 +52,11 @@ def _fixes(db: Connection, customer_id: int, limit: int) -> list[dict[str, Any]]
     return [{**row._mapping, "accepted_at": row.accepted_at.isoformat()} for row in db.execute(query)]
 
 
+def _is_number(who: str) -> bool:
+    """A longer one is no customer's, and no bigint."""
+    return who.isdecimal() and len(who) <= 18
+
+
 @customers_app.command("show")
 def show(
     who: Annotated[str, typer.Argument(metavar="ID|EMAIL")],
@@ -61,7 +66,7 @@ def show(
     """Show a customer: plan, use, and the newest fixes with what was charged for them."""
     try:
         with transaction() as db:
-            customer_id = int(who) if who.isdecimal() else accounts.find(db, who)
+            customer_id = int(who) if _is_number(who) else accounts.find(db, who)
             if customer_id is None:
                 raise accounts.NoSuchCustomer(redact_text(who))
             customer = accounts.get(db, customer_id)
@@ -93,7 +98,9 @@ def show(
 
 @customers_app.command("refund")
 def refund(
-    fix: Annotated[int, typer.Argument(metavar="FIX", min=1, help="The fix's number, as `customers show` has it.")],
+    fix: Annotated[
+        int, typer.Argument(metavar="FIX", min=1, max=2**63 - 1, help="Its number, as `customers show` has it.")
+    ],
     why: Annotated[str, typer.Option("--why", help="The reason, kept on record.")],
     cents: Annotated[int | None, typer.Option("--cents", help="How much; all that is left, if not given.")] = None,
     as_json: JsonOption = False,
