@@ -34,7 +34,11 @@ class NotAllowed(Exception):
     def __init__(self, job_id: UUID, state: str, wanted: str) -> None:
         self.job_id, self.state, self.wanted = job_id, state, wanted
         reason = {
-            "succeeded": "it has succeeded: doing it again would do nothing or harm",
+            "succeeded": (
+                "it has succeeded: doing it again would do nothing or harm"
+                if wanted == "requeued"
+                else "it has succeeded already"
+            ),
             "running": "it is running now: wait for its outcome",
         }.get(state, f"it is {state}")
         super().__init__(f"job {job_id} cannot be {wanted}: {reason}")

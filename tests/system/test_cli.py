@@ -192,10 +192,14 @@ def test_a_waiting_job_is_cancelled_and_the_cancellation_taken_back(web: FlaskCl
     assert progress(web, answer)["status"] == "failed"
     again = tallyhook("jobs", "cancel", job)
     assert again.exit_code == 1
-    assert "cannot be cancelled" in again.stderr
+    assert f"job {job} cannot be cancelled: it is cancelled" in again.stderr
     assert tallyhook("jobs", "requeue", job).exit_code == 0
     drain()
     assert progress(web, answer)["status"] == "provisioned"
+    too_late = tallyhook("jobs", "cancel", job)
+    assert (too_late.exit_code, too_late.stderr) == (
+        1, f"job {job} cannot be cancelled: it has succeeded already\n"
+    )  # fmt: skip
     assert [action for action, _, _ in recorded()] == ["cancel", "requeue"]
 
 
