@@ -22,6 +22,7 @@ EMBEDDED_ENV = "embedded.env"
 """Written by `tallyhook up` under TALLYHOOK_HOME: the addresses of the parts that it embedded."""
 
 _PREFIX = "TALLYHOOK_"
+_FOLDER = "file:///"
 
 
 class SettingsError(Exception):
@@ -49,6 +50,24 @@ def _address(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _web_address(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be http:// or https:// and a host, as in https://billing.example.com")
+    return value
+
+
+def _mail_address(value: SecretStr) -> SecretStr:
+    """What can be seen without asking; `app.mail.transport` reads the rest. Any part of it may be a password."""
+    if not value.get_secret_value().startswith(("smtp://", "smtps://", _FOLDER)):
+        raise ValueError("must begin with smtp://, smtps:// or file:///")
+    return value
+
+
 def _rate_limit(value: str) -> str:
     try:
         parse_many(value)
@@ -68,6 +87,7 @@ def _mapping(value: object) -> object:
     return {name.strip().lower(): plan.strip() for name, _, plan in pairs}
 
 
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 PlanMapping = Annotated[dict[str, Literal["trial", "payg", "teams"]], NoDecode, BeforeValidator(_mapping)]
 Cents = Annotated[int, Field(ge=0)]
@@ -85,15 +105,15 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, _address("redis", "rediss")] | None = None
 
     stripe_secret_key: SecretStr | None = None
-    stripe_api_base: Annotated[str, _address("https", "http")] = "https://api.stripe.com"
+    stripe_api_base: WebAddress = "https://api.stripe.com"
     stripe_webhook_secrets: SecretList = ()
     github_webhook_secrets: SecretList = ()
 
     marketplace_plans: PlanMapping = {}
 
-    mail_url: SecretStr | None = None
+    mail_url: Annotated[SecretStr, AfterValidator(_mail_address)] | None = None
     mail_from: str = "Tallyhook <no-reply@localhost>"
-    base_url: str | None = None
+    base_url: WebAddress | None = None
     port: int = Field(default=8000, ge=1, le=65535)
 
     secret_keys: SecretList = ()
@@ -142,6 +162,8 @@ class Settings(BaseSettings):
             key = self.stripe_secret_key
             if key and "_live_" not in key.get_secret_value():
                 lacking.append("STRIPE_SECRET_KEY is a test key: production needs sk_live_… or rk_live_…")
+            if self.mail_url and self.mail_url.get_secret_value().startswith(_FOLDER):
+                lacking.append(f"MAIL_URL is a folder: production needs {_PRODUCTION_NEEDS['mail_url']}")
         else:
             for name in ("database_url", "redis_url", "stripe_secret_key"):
                 if not getattr(self, name):
@@ -215,7 +237,12 @@ def load_settings(*, embedded: bool = True) -> Settings:
         return Settings(_env_file=files)
     except ValidationError as error:
         # Only the name and the reason: the value may be a secret.
-        raise SettingsError([f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]) from None
+        raise SettingsError(
+            [
+                f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            ]
+        ) from None
 
 
 @cache
