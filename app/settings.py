@@ -7,7 +7,7 @@ settings cannot leak them.
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -233,8 +233,29 @@ def load_settings(*, embedded: bool = True) -> Settings:
     """
     production = _given("TALLYHOOK_ENV", "development") == "production"
     files = [str(home_folder() / EMBEDDED_ENV), ".env"] if embedded and not production else [".env"]
+    return _load(files)
+
+
+def production_lacks() -> list[str]:
+    """What is missing for production in what is configured here, be that in force or not: nothing that `up` embedded
+    or made counts."""
+    return _load([".env"], tallyhook_env="production").problems()
+
+
+def origins(settings: Settings) -> dict[str, str]:
+    """Where each value comes from: `environment`, `.env`, `embedded` (by `up`), `made here` or `default`."""
+    places: list[tuple[str, Mapping[str, str | None]]] = [("environment", os.environ), (".env", dotenv_values(".env"))]
+    if settings.tallyhook_env != "production":
+        places.append(("embedded", dotenv_values(home_folder() / EMBEDDED_ENV)))
+    found = {name: "made here" if name in settings.model_fields_set else "default" for name in Settings.model_fields}
+    for place, values in reversed(places):
+        found |= {name.lower(): place for name, value in values.items() if value and name.lower() in found}
+    return found
+
+
+def _load(files: list[str], **instead: str) -> Settings:
     try:
-        return Settings(_env_file=files)
+        return Settings(_env_file=files, **instead)  # type: ignore[arg-type]
     except ValidationError as error:
         # Only the name and the reason: the value may be a secret.
         raise SettingsError(

@@ -10,7 +10,6 @@ import threading
 from pathlib import Path
 from typing import Annotated
 
-import redis
 import typer
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from structlog.contextvars import bind_contextvars
@@ -19,13 +18,13 @@ import app.contracts.billing
 import app.contracts.provisioning
 import app.contracts.upkeep
 import app.contracts.webhooks  # noqa: F401  (so that every queue and period is known)
-from app.db import get_engine, transaction
-from app.ledger.bell import get_redis
+from app.db import get_engine
 from app.ledger.errors import JobError
 from app.ledger.gates import closed_gates
 from app.ledger.relay import Relay
-from app.logs import configure_logs, redact_text
+from app.logs import configure_logs
 from app.ops.audit import audit as run_audit
+from app.ops.check_command import check
 from app.ops.customer_commands import customers_app
 from app.ops.job_commands import jobs_app, operator, queues_app
 from app.ops.output import JsonOption, console, errors, fail, print_json, print_rows
@@ -33,7 +32,7 @@ from app.ops.reconcile_command import reconcile
 from app.ops.signup_commands import signups_app
 from app.ops.stripe_commands import stripe_app
 from app.ops.webhook_commands import webhooks_app
-from app.settings import Settings, SettingsError, get_settings, load_settings, unknown_settings
+from app.settings import SettingsError, get_settings, load_settings
 
 cli = typer.Typer(
     name="tallyhook",
@@ -50,6 +49,7 @@ cli.add_typer(db_app, name="db")
 cli.add_typer(stripe_app, name="stripe")
 cli.add_typer(webhooks_app, name="webhooks")
 cli.command()(reconcile)
+cli.command()(check)
 
 
 @cli.callback()
@@ -144,60 +144,6 @@ def audit(
             print_rows(report["findings"], ("rule", "subject", "detail"), "")
     if not report["ok"]:
         raise typer.Exit(1)
-
-
-@cli.command()
-def check(as_json: JsonOption = False) -> None:
-    """Print what is set, what production still lacks, and whether PostgreSQL and Redis answer."""
-    settings = get_settings()
-    rows = [
-        {"setting": name.upper(), "value": _shown(settings, name), "from": "set" if name in given else "default"}
-        for given in [settings.model_fields_set]
-        for name in Settings.model_fields
-    ]
-    broken = [*settings.problems(), *_connection_problems(settings)]
-    if settings.tallyhook_env == "production":
-        lacking: list[str] = []
-    else:
-        lacking = settings.model_copy(update={"tallyhook_env": "production"}).problems()
-        broken += [f"{name} is not a setting of Tallyhook" for name in unknown_settings()]
-    if as_json:
-        print_json({"ok": not broken, "settings": rows, "problems": broken, "production_lacks": lacking})
-    else:
-        print_rows(rows, ("setting", "value", "from"), "")
-        for line in lacking:
-            console.print(f"for production: {line}", style="dim")
-        for line in broken:
-            console.print(line, style="red")
-        if not broken:
-            console.print("all connections answer", style="green")
-    if broken:
-        raise typer.Exit(1)
-
-
-def _shown(settings: Settings, name: str) -> str | None:
-    value = getattr(settings, name)
-    return redact_text(value) if isinstance(value, str) else (None if value is None else str(value))
-
-
-def _connection_problems(settings: Settings) -> list[str]:
-    from app.migrations import current, newest
-
-    problems = []
-    if settings.database_url:
-        try:
-            with transaction() as db:
-                revision = current(db)
-            if revision != newest():
-                problems.append(f"the database is at revision {revision}, not {newest()}: run `tallyhook db migrate`")
-        except DBAPIError as error:
-            problems.append(f"PostgreSQL cannot be reached: {type(error.orig).__name__}")
-    if settings.redis_url:
-        try:
-            get_redis().ping()
-        except redis.RedisError as error:
-            problems.append(f"Redis cannot be reached: {type(error).__name__}")
-    return problems
 
 
 def main() -> None:
