@@ -137,6 +137,8 @@ def test_a_job_is_shown_with_its_history_and_who_asked_for_it(web: FlaskClient, 
     table = tallyhook("jobs", "show", dead_job)
     assert table.exit_code == 0
     assert "permanent" in table.stdout
+    assert f"`tallyhook jobs requeue {dead_job}`" in table.stdout.splitlines()[-1]
+    assert "jobs requeue" not in tallyhook("jobs", "show", str(first)).stdout
 
 
 def test_a_dead_job_is_requeued_on_record_and_done(web: FlaskClient, dead_job: str, mailbox: Mailbox) -> None:
@@ -470,10 +472,18 @@ def test_a_database_without_our_tables_is_told_in_a_line(empty_database: str) ->
     assert 'the database refused: relation "jobs" does not exist' in with_no_tables.stderr
 
 
-def test_an_audit_against_a_stripe_that_is_away_is_told_in_a_line() -> None:
-    done = run("audit", "--stripe", STRIPE_API_BASE=f"http://127.0.0.1:{closed_port()}")
-    assert done.returncode != 0
-    assert "Stripe" in done.stderr
+def test_an_audit_against_a_stripe_that_is_away_says_so_beside_what_it_found_here() -> None:
+    away = {"STRIPE_API_BASE": f"http://127.0.0.1:{closed_port()}"}
+    done = run("audit", "--stripe", **away)
+    assert done.returncode == 1
+    assert "dedup_key_once" in done.stdout
+    assert "no answer from Stripe" in done.stdout
+    assert "clean" not in done.stdout
+    done = run("audit", "--stripe", "--json", **away)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"]) == (1, False)
+    assert "no answer from Stripe" in report["error"]
+    assert report["checked"] == read("audit")["checked"]
 
 
 def test_json_stays_json_while_something_is_logged() -> None:
@@ -499,26 +509,6 @@ def test_a_setting_that_is_wrong_is_named_in_a_line(settings: dict[str, str], sa
     assert done.returncode in (1, 2)
     assert says in done.stdout + done.stderr
     assert "hunter2" not in done.stdout + done.stderr
-
-
-def test_check_shows_every_setting_and_no_secret(
-    main: Callable[..., tuple[int, str, str]], configure: Callable[..., None]
-) -> None:
-    secrets = {
-        "STRIPE_SECRET_KEY": "sk_test_verysecret1",
-        "STRIPE_WEBHOOK_SECRETS": "whsec_verysecret2,verysecret3",
-        "MAIL_URL": "smtp://jane:verysecret4@mail.example.com:2525",
-        "SECRET_KEYS": "verysecret5,verysecret6",
-        "OPS_TOKEN": "verysecret7",
-    }
-    configure(**secrets)
-    status, out, err = main("check")
-    assert (status, err) == (0, "")
-    assert "verysecret" not in out
-    status, out, err = main("check", "--json")
-    assert status == 0
-    assert {row["setting"] for row in json.loads(out)["settings"]} >= {"DATABASE_URL", "BILLING_ENABLED", *secrets}
-    assert "verysecret" not in out
 
 
 @pytest.mark.parametrize(
@@ -548,14 +538,6 @@ GOOD = {
     "SECRET_KEYS": "x" * 40,
     "OPS_TOKEN": "y" * 40,
 }
-
-
-def test_production_lacks_nothing_with_all_that_it_needs(
-    main: Callable[..., tuple[int, str, str]], configure: Callable[..., None]
-) -> None:
-    configure(**GOOD)
-    status, out, _ = main("check")
-    assert status == 0, out
 
 
 @pytest.mark.parametrize(
