@@ -19,6 +19,8 @@ import psycopg
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from app.ledger.errors import JobError
+
 _SECRET = re.compile(
     r"rsolv_[A-Za-z0-9_-]{8,}"  # our API keys
     r"|\b(?:sk|rk|pk)_(?:test|live)_\w+|\bwhsec_\w+"  # Stripe's
@@ -87,6 +89,11 @@ def _is_hidden(key: str, named: bool) -> bool:
 
 
 def describe(error: BaseException) -> str:
+    """What `error` says, after its class where that tells more than the kind that is written beside it does."""
+    return str(error).partition("\n")[0] if isinstance(error, JobError) else _with_class(error)
+
+
+def _with_class(error: BaseException) -> str:
     """The class of `error` and what it says. Of the database's errors only the first line: the others quote
     rows and parameters."""
     cause = getattr(error, "orig", None) or error
@@ -99,7 +106,7 @@ def describe_with_frames(error: BaseException) -> str:
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     cause = f"{describe_with_frames(before)}\n\n" if before is not None else ""
     frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{cause}Traceback (most recent call last):\n{frames}{describe(error)}"
+    return f"{cause}Traceback (most recent call last):\n{frames}{_with_class(error)}"
 
 
 def _describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

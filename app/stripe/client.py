@@ -124,7 +124,8 @@ def asking() -> Iterator[None]:
         raise Declined(error) from None
     except stripe.StripeError as error:
         code = error.error.code if error.error else None
-        summary = f"Stripe answered {error.http_status} {type(error).__name__} {code or ''} ({error.request_id})"
+        said = (error.http_status, type(error).__name__, code, error.request_id and f"({error.request_id})")
+        summary = " ".join(["Stripe answered", *(str(part) for part in said if part)])
         status = error.http_status or 0
         replayed = status >= 500 and (error.headers or {}).get("Idempotent-Replayed") == "true"
         if replayed or (status == 400 and isinstance(error, stripe.IdempotencyError)):

@@ -47,7 +47,13 @@ def test_permanent_is_dead_at_once_with_its_reason() -> None:
     shown = show(job_id)
     assert shown["state"] == "dead"
     assert shown["attempts"] == 1
-    assert shown["error"] == {"kind": "permanent", "message": "Permanent: the plan does not exist"}
+    assert shown["error"] == {"kind": "permanent", "message": "the plan does not exist"}
+
+
+def test_a_mistake_of_ours_is_on_record_by_its_class() -> None:
+    [job_id] = submit(Act(n=1, acts=("bug",)))
+    drain()
+    assert show(job_id)["error"] == {"kind": "transient", "message": "KeyError: \"somebody's mistake\""}
 
 
 @pytest.mark.parametrize("act", ["permanent_with_nul", "permanent_with_surrogate"])
@@ -120,7 +126,7 @@ def test_busy_gives_up_after_its_age_and_says_why() -> None:
     time_passes()
     drain()
     assert state(job_id) == "dead"
-    assert show(job_id)["error"] == {"kind": "busy", "message": "Busy: still not there"}
+    assert show(job_id)["error"] == {"kind": "busy", "message": "still not there"}
 
 
 def test_busy_that_gave_up_and_was_requeued_waits_again() -> None:

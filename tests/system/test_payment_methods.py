@@ -142,7 +142,8 @@ def test_a_card_of_another_customer_is_refused(web: FlaskClient) -> None:
 
 def test_a_payment_method_that_is_none_is_refused(web: FlaskClient) -> None:
     jane = customer()
-    assert "no such payment method" in outcome(web, jane, add(web, jane, "pm_nothing"))["error"]["message"]
+    refused = outcome(web, jane, add(web, jane, "pm_nothing"))["error"]
+    assert refused == {"kind": "permanent", "message": "Stripe knows no such payment method"}
     for body in ({"payment_method": "tok_visa"}, {"payment_method": "4242424242424242"}, {}):
         answer = web.post("/api/v1/payment-methods", json=body, headers=jane.headers)
         assert answer.status_code == 422

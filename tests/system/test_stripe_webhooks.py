@@ -599,7 +599,7 @@ def test_an_event_without_an_object_is_dead_with_a_reason(web: FlaskClient) -> N
     sent = event("invoice.paid", None)
     post(web, sent)
     drain()
-    assert came_to(sent)["error"] == {"kind": "permanent", "message": "Permanent: the event has no object"}
+    assert came_to(sent)["error"] == {"kind": "permanent", "message": "the event has no object"}
 
 
 def test_the_event_that_stripe_lists_is_the_one_that_is_kept(web: FlaskClient) -> None:
