@@ -53,7 +53,7 @@ def test_permanent_is_dead_at_once_with_its_reason() -> None:
 def test_a_mistake_of_ours_is_on_record_by_its_class() -> None:
     [job_id] = submit(Act(n=1, acts=("bug",)))
     drain()
-    assert show(job_id)["error"] == {"kind": "transient", "message": "KeyError: \"somebody's mistake\""}
+    assert show(job_id)["error"] == {"kind": "transient", "message": 'KeyError: "somebody\'s mistake"'}
 
 
 @pytest.mark.parametrize("act", ["permanent_with_nul", "permanent_with_surrogate"])
