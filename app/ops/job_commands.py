@@ -127,6 +127,10 @@ def _print_job(job: dict[str, Any]) -> None:
     if job["operators"]:
         say("\nOperators", "bold")
         print_rows(job["operators"], ("at", "actor", "action", "reason"), "")
+    if job["state"] == State.DEAD:
+        say(f"\nOnce the cause is mended, `tallyhook jobs requeue {job['id']}` gives it a new budget of attempts.")
+    elif job["state"] == State.CANCELLED:
+        say(f"\n`tallyhook jobs requeue {job['id']}` takes the cancellation back.")
 
 
 @jobs_app.command("requeue")

@@ -1,6 +1,7 @@
 """The audit finds every breach of an invariant, and none in a sound system: each rule broken by hand, in SQL."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -282,6 +283,27 @@ def test_the_audit_finds(rule: str, breach: tuple[str, ...]) -> None:
         assert finding["subject"].partition(":")[0] in SUBJECTS
         assert finding["detail"]
     assert "@" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("breach", "job"),
+    [
+        ("a customer without a Stripe customer, whose job is dead", "create_stripe_customer"),
+        ("a failed charge that nobody will try again", "charge_fix"),
+        ("overage that Stripe was not told of", "sync_overage"),
+    ],
+)
+def test_a_finding_that_a_requeue_mends_says_which(breach: str, job: str) -> None:
+    rule, statements = BREACHES[breach]
+    for statement in statements:
+        sql(statement)
+    found = [finding["detail"] for finding in audit(with_stripe=False)["findings"] if finding["rule"] == rule]
+    assert found
+    for detail in found:
+        [listing, requeue] = re.findall("`tallyhook ([^`]*)`", detail)
+        assert requeue == "jobs requeue ID"
+        assert listing.endswith(f" --name {job}")
+        assert CliRunner().invoke(cli, listing.split()).exit_code == 0
 
 
 def test_the_audit_finds_two_stripe_customers_of_one_of_ours() -> None:
