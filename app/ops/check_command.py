@@ -22,7 +22,7 @@ from app.stripe.client import asking, client
 
 
 def check(as_json: JsonOption = False) -> None:
-    """Print what is set, what production still lacks, and whether PostgreSQL, Redis, Stripe and the mails' way answer.
+    """Print what is set, what production still lacks, and whether PostgreSQL, Redis, Stripe and the mail server answer.
 
     Nothing is sent or charged.
     """
