@@ -203,7 +203,7 @@ class PhaseBody(BaseModel):
     def _needed(cls, value: int | None, others: ValidationInfo) -> int | None:
         phase = others.data.get("phase", "scan")
         if value is None and phase != "scan":
-            raise ValueError(f"issueNumber is required for {phase}")
+            raise ValueError(f"is required for {phase}")
         return value
 
 

@@ -1,11 +1,12 @@
 """Read a JSON body strictly: what two parsers could read in two ways is refused (failures.md 43)."""
 
 import json
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import orjson
 from flask import Response, request
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from werkzeug.exceptions import ClientDisconnected
 
 from app.intake.problems import Problem
@@ -18,12 +19,12 @@ M = TypeVar("M", bound=BaseModel)
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("an object has the same key twice")
+        raise Problem(400, "An object in the body has the same key twice.")
     return made
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _refuse_constant(name: str) -> NoReturn:
+    raise Problem(400, f"The body has {name}, which is not JSON.")
 
 
 def read_body() -> bytes:
@@ -64,9 +65,11 @@ def parse_json(model: type[M], raw: bytes) -> M:
         raise Problem(400, "The body is not UTF-8.") from None
     except RecursionError:
         raise Problem(400, "The body is nested too deeply.") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise Problem(400, f"The body is not JSON: {error}") from None
-    return _validated(model, data, "body")
+    except ValueError:  # from Python, which says how to lift its limit
+        raise Problem(400, "The body has an integer of too many digits.") from None
+    return validated(model, data, "body")
 
 
 def idempotency_key() -> str | None:
@@ -90,15 +93,40 @@ def read_query(model: type[M]) -> M:
     twice = [name for name, values in request.args.lists() if len(values) > 1]
     if twice:
         raise Problem(400, f"The query has {twice[0]} more than once.")
-    return _validated(model, request.args.to_dict(), "query")
+    return validated(model, request.args.to_dict(), "query")
 
 
-def _validated(model: type[M], data: Any, what: str) -> M:
+def validated(model: type[M], data: Any, what: str) -> M:
+    """`data`, which came as `what`, as a `model`.
+
+    Raises:
+        Problem: 422 with each of its errors.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        errors = [{"loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors(include_url=False)]
+        errors = [
+            {"loc": _place(model, data, item["loc"]), "msg": _reason(item)}
+            for item in error.errors(include_url=False)
+            if item["type"] != "default_factory_not_called"  # only follows from another one
+        ]
         raise Problem(422, f"The {what} does not validate: see errors.", errors=errors) from None
+
+
+def _place(model: type[BaseModel], data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
+    """Where an error is, by the name that the sender wrote; of a field that is missing, by the first that it has."""
+    field = model.model_fields.get(str(loc[0])) if loc else None
+    if field is None or loc[0] in data:
+        return list(loc)
+    alias = field.validation_alias
+    return [str(alias.choices[0] if isinstance(alias, AliasChoices) else alias or loc[0]), *loc[1:]]
+
+
+def _reason(item: ErrorDetails) -> str:
+    """What to change, without what Pydantic says of our own classes and puts before our own words."""
+    if item["type"] in ("model_type", "dict_type"):
+        return "must be a JSON object"
+    return str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
 
 
 def reply(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -4,7 +4,6 @@ import re
 from uuid import UUID
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
-from pydantic import ValidationError
 from werkzeug.wrappers import Response as WsgiResponse
 
 from app.billing import bills, payment_methods, usage
@@ -13,7 +12,7 @@ from app.contracts.billing import CompleteCheckout
 from app.contracts.http import SignupBody, UsageQuery
 from app.customers import accounts, api_keys, signups
 from app.db import transaction
-from app.intake.bodies import read_body
+from app.intake.bodies import read_body, validated
 from app.intake.problems import Problem
 from app.intake.signups import take_signup
 from app.ledger.enqueue import enqueue
@@ -40,15 +39,17 @@ def signup_form() -> str:
 def _read_form() -> SignupBody:
     read_body()
     given = {name: request.form.get(name, "") for name in _FIELDS}
-    return SignupBody.model_validate({name: value for name, value in given.items() if value})
+    return validated(SignupBody, {name: value for name, value in given.items() if value}, "form")
 
 
 @blueprint.post("/signup")
 def sign_up() -> WsgiResponse:
     try:
         signup_id, _ = take_signup(_read_form, None)
-    except ValidationError as error:
-        errors = [f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_url=False)]
+    except Problem as refused:
+        if refused.errors is None:
+            raise
+        errors = [f"{item['loc'][0]}: {item['msg']}" for item in refused.errors]
         return make_response(render_template("signup.html", given=request.form, errors=errors), 422)
     return redirect(url_for("pages.signup_progress", signup_id=signup_id), 303)
 

@@ -54,7 +54,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "a byte-order mark": (b"\xef\xbb\xbf" + WHOLE, 400, "JSON"),
     "100,000 deep": (b"[" * 100_000, 400, "deep"),
     "100,000 deep, closed": (b'{"email":' * 100_000 + b"1" + b"}" * 100_000, 400, "deep"),
-    "an integer of 100,000 digits": (b'{"email": ' + b"9" * 100_000 + b', "name": "J"}', 400, "JSON"),
+    "an integer of 100,000 digits": (b'{"email": ' + b"9" * 100_000 + b', "name": "J"}', 400, "too many digits"),
     "a raw NUL": (b'{"email": "jane@example.com", "name": "a\x00b"}', 400, "JSON"),
     "an array": (b"[]", 422, "errors"),
     "a string": (b'"jane@example.com"', 422, "errors"),
@@ -123,6 +123,19 @@ def test_a_problem_does_not_repeat_a_field_that_is_private(web: FlaskClient, fie
     [error] = answer.json["errors"]
     assert len(error["loc"]) == 1
     assert field not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ([], {"loc": [], "msg": "must be a JSON object"}),
+        (JANE | {"email": "nobody"}, {"loc": ["email"], "msg": "An email address must have an @-sign."}),
+        (JANE | {"name": "a\x00b"}, {"loc": ["name"], "msg": "must not contain control characters, such as U+0000"}),
+    ],
+    ids=["an array", "an address", "a name"],
+)
+def test_the_reason_is_said_in_words_for_a_sender(web: FlaskClient, body: object, reason: dict[str, Any]) -> None:
+    assert web.post("/api/v1/customers", json=body).json["errors"] == [reason]
 
 
 def test_every_field_that_is_wrong_is_named_at_once(web: FlaskClient) -> None:
@@ -259,5 +272,6 @@ def test_form_fields_that_do_not_validate_bring_the_form_back_with_the_reason(we
         assert answer.status_code == 422
         assert "<form" in answer.text
         assert 'role="alert"' in answer.text
+        assert "Value error" not in answer.text
     answer = web.post("/signup", data={"email": "<script>alert(1)</script>", "name": '"><script>'})
     assert "<script>" not in answer.text

@@ -160,27 +160,33 @@ def test_without_a_span_usage_is_that_of_the_last_30_days(web: FlaskClient, jane
     assert read(web, jane, "usage", to=today(-30).date().isoformat())["totals"]["fixes"] == 1
 
 
+NO_DAY = "must be a day (2026-11-22) or a time (2026-11-22T10:00:00Z)"
+TOO_FAR = "must be from 2000 on and before 2100"
+
+
 @pytest.mark.parametrize(
-    "query",
+    ("query", "loc", "reason"),
     [
-        {"from": "yesterday"},
-        {"from": ""},
-        {"to": "1772323200"},
-        {"to": "2026-02-30"},
-        {"to": "2026-03-01T00:00:00 00:00"},
-        {"from": "2026-03-02", "to": "2026-03-01"},
-        {"from": "2026-03-01T00:00:00Z", "to": "2026-03-01T00:00:00Z"},
-        {"from": "2024-01-01", "to": "2025-01-01"},
-        {"to": "0001-01-01"},
-        {"to": "9999-12-31"},
-        {"from": "0001-01-01T00:00:00+14:00"},
-        {"to": "\x00"},
+        ({"from": "yesterday"}, ["from"], NO_DAY),
+        ({"from": ""}, ["from"], NO_DAY),
+        ({"to": "1772323200"}, ["to"], NO_DAY),
+        ({"to": "2026-02-30"}, ["to"], NO_DAY),
+        ({"to": "2026-03-01T00:00:00 00:00"}, ["to"], NO_DAY),
+        ({"from": "2026-03-02", "to": "2026-03-01"}, [], "`from` must be before `to`"),
+        ({"from": "2026-03-01T00:00:00Z", "to": "2026-03-01T00:00:00Z"}, [], "`from` must be before `to`"),
+        ({"from": "2024-01-01", "to": "2025-01-01"}, [], "from `from` to `to` must be 366 days at most"),
+        ({"to": "0001-01-01"}, ["to"], TOO_FAR),
+        ({"to": "9999-12-31"}, ["to"], TOO_FAR),
+        ({"from": "0001-01-01T00:00:00+14:00"}, ["from"], TOO_FAR),
+        ({"to": "\x00"}, ["to"], NO_DAY),
     ],
 )
-def test_a_span_that_is_none_is_refused(web: FlaskClient, jane: ApiKey, query: dict[str, str]) -> None:
+def test_a_span_that_is_none_is_refused(
+    web: FlaskClient, jane: ApiKey, query: dict[str, str], loc: list[str], reason: str
+) -> None:
     answer = ask(web, jane, "usage", **query)
     assert answer.status_code == 422, answer.text
-    assert answer.json["errors"][0]["msg"]
+    assert answer.json["errors"] == [{"loc": loc, "msg": reason}]
 
 
 def test_a_whole_leap_year_can_be_asked_for(web: FlaskClient, jane: ApiKey) -> None:
