@@ -10,6 +10,7 @@ User and password are percent-encoded; without them there is no log-in. Certific
 import smtplib
 import socket
 import ssl
+import tempfile
 import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -50,6 +51,32 @@ def send(message: EmailMessage) -> None:
         _write(message, target)
     else:
         _submit(message, target)
+
+
+def probe(mail_url: str) -> None:
+    """Go as far as the first mail would, and send none: log in at the server, or see that the folder can be written.
+
+    Raises:
+        as `send`
+    """
+    target = _parse(mail_url)
+    if isinstance(target, Path):
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=target):
+                return
+        except OSError as error:
+            raise Unavailable(f"the folder of MAIL_URL cannot be written: {error.strerror}") from None
+    try:
+        with closing(_connect(target)) as smtp:
+            _introduce(smtp, target)
+            code, said = smtp.noop()
+            if code != 250:
+                raise smtplib.SMTPResponseException(code, said)
+            with suppress(smtplib.SMTPException):
+                smtp.quit()
+    except OSError as error:  # all of smtplib's errors are
+        raise _judge(error, target, "") from None
 
 
 @dataclass(frozen=True)

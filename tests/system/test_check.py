@@ -104,7 +104,7 @@ def test_a_mail_folder_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) 
     status, found = check(MAIL_URL=f"file://{tmp_path / 'taken'}")
     assert status == 1
     [line] = found["problems"]
-    assert line.startswith("MAIL_URL: the folder cannot be written")
+    assert line.startswith("MAIL_URL: the folder of MAIL_URL cannot be written")
 
 
 # what is shown
