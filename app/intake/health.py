@@ -22,13 +22,13 @@ blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
-@describe("The process is alive", answers={200: None})
+@describe("The process is alive", answers={200: "text"}, database=False)
 def alive() -> Response:
     return Response("ok\n", mimetype="text/plain")
 
 
 @blueprint.get("/readyz")
-@describe("PostgreSQL and Redis can be reached, and the schema is this release's", answers={200: None, 503: None})
+@describe("PostgreSQL and Redis can be reached, and the schema is this release's", answers={200: "text"})
 def ready() -> Response:
     lacking = []
     try:
@@ -87,7 +87,7 @@ class _LedgerCollector(Collector):
 
 
 @blueprint.get("/metrics")
-@describe("Prometheus metrics of this machine's processes, and of the ledger", answers={200: None})
+@describe("Prometheus metrics of this machine's processes, and of the ledger", answers={200: "text"}, database=False)
 def metrics() -> Response:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

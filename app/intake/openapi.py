@@ -1,10 +1,10 @@
 """`GET /openapi.json` describes the interface from what stands at the views; `GET /docs` shows it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, render_template
 from pydantic import BaseModel
@@ -16,33 +16,55 @@ blueprint = Blueprint("openapi", __name__)
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+Answer = type[BaseModel] | Literal["text"] | None
+"""What an answer has in it: JSON, plain text or nothing."""
+
 _BODY_PROBLEMS = (400, 408, 413, 415, 422)
 _QUERY_PROBLEMS = (400, 422)
+_KEY_PROBLEMS = (401, 429)
+
+_TEXT = {"schema": {"type": "string"}}
+_HEADERS = {
+    "X-Request-Id": {
+        "description": "Your own, if it has 1 to 100 letters, digits and _.:-.",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {"description": "Seconds to wait before you ask again.", "schema": {"type": "integer"}},
+    "Location": {"description": "The same as `status_url`.", "schema": {"type": "string"}},
+}
 
 
 @dataclass(frozen=True)
 class _Description:
     summary: str
-    answers: dict[int, type[BaseModel] | None]
+    answers: Mapping[int, Answer]
     body: type[BaseModel] | None
     query: type[BaseModel] | None
     headers: dict[str, str]
     api_key: bool
+    database: bool
 
 
 def describe(
     summary: str,
     *,
-    answers: dict[int, type[BaseModel] | None],
+    answers: Mapping[int, Answer],
     body: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
     headers: dict[str, str] | None = None,
     api_key: bool = False,
+    database: bool = True,
 ) -> Callable[[View], View]:
-    """Document a view: it appears in `/openapi.json`. What every route may answer is added there."""
+    """Document a view: it appears in `/openapi.json`. What follows from the other arguments is added to its answers.
+
+    Args:
+        api_key: it takes an API key, and counts against the key's limit.
+        database: it needs the database, and says 503 while that is away.
+    """
 
     def mark(view: View) -> View:
-        view.description = _Description(summary, answers, body, query, headers or {}, api_key)  # type: ignore[attr-defined]
+        said = _Description(summary, answers, body, query, headers or {}, api_key, database)
+        view.description = said  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -53,25 +75,35 @@ class _Spec:
     app: Flask
     models: set[type[BaseModel]] = field(default_factory=set)
 
-    def _answer(self, status: int, model: type[BaseModel] | None) -> dict[str, Any]:
+    def _answer(self, status: int, said: Answer) -> dict[str, Any]:
+        headers = ["X-Request-Id"]
+        if status in (429, 503):
+            headers.append("Retry-After")
         answer: dict[str, Any] = {"description": HTTPStatus(status).phrase}
-        if model is not None:
-            self.models.add(model)
-            media = "application/problem+json" if model is ProblemBody else "application/json"
-            answer["content"] = {media: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+        if said == "text":
+            answer["content"] = {"text/plain": _TEXT}
+        elif said is not None:
+            self.models.add(said)
+            media = "application/problem+json" if said is ProblemBody else "application/json"
+            answer["content"] = {media: {"schema": {"$ref": f"#/components/schemas/{said.__name__}"}}}
+            if "status_url" in said.model_fields:
+                headers.append("Location")
+        answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
         return answer
 
     def _operation(self, rule: Any, said: _Description) -> dict[str, Any]:
-        problems = {429: ProblemBody, 503: ProblemBody}
+        problems: dict[int, Answer] = {}
+        if said.database:
+            problems[503] = ProblemBody
         if said.api_key:
-            problems[401] = ProblemBody
+            problems |= dict.fromkeys(_KEY_PROBLEMS, ProblemBody)
         if said.body is not None:
             problems |= dict.fromkeys(_BODY_PROBLEMS, ProblemBody)
         if said.query is not None:
             problems |= dict.fromkeys(_QUERY_PROBLEMS, ProblemBody)
         if rule.arguments:
             problems[404] = ProblemBody
-        answers: dict[int, type[BaseModel] | None] = {**problems, **said.answers}
+        answers = {**problems, **said.answers}
         parameters: list[dict[str, Any]] = [
             {"name": name, "in": "path", "required": True, "schema": _parameter_schema(rule._converters[name])}
             for name in sorted(rule.arguments)
@@ -89,7 +121,7 @@ class _Spec:
         operation: dict[str, Any] = {
             "operationId": rule.endpoint.replace(".", "_"),
             "summary": said.summary,
-            "responses": {str(status): self._answer(status, model) for status, model in sorted(answers.items())},
+            "responses": {str(status): self._answer(status, answers[status]) for status in sorted(answers)},
         }
         if parameters:
             operation["parameters"] = parameters
@@ -125,6 +157,7 @@ class _Spec:
             "paths": dict(sorted(paths.items())),
             "components": {
                 "schemas": schemas["$defs"],
+                "headers": {name: {"required": True, **header} for name, header in _HEADERS.items()},
                 "securitySchemes": {
                     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                     "Bearer": {"type": "http", "scheme": "bearer"},

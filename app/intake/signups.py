@@ -52,7 +52,7 @@ def take_signup(read: Callable[[], SignupBody], idempotency_key: str | None) -> 
 @describe(
     "Sign up",
     body=SignupBody,
-    answers={202: SignupAccepted, 409: ProblemBody},
+    answers={202: SignupAccepted, 409: ProblemBody, 429: ProblemBody},
     headers={"Idempotency-Key": "Sending the same request again under the same key changes nothing."},
 )
 def sign_up() -> Response:

@@ -53,7 +53,7 @@ def _view(source: Source) -> Callable[[], Response]:
 
     @describe(
         source.summary,
-        answers={source.status: WebhookReceived, **dict.fromkeys(source.refusals, ProblemBody)},
+        answers={source.status: WebhookReceived, **dict.fromkeys((*source.refusals, 429), ProblemBody)},
         headers=dict(source.headers),
     )
     def view() -> Response:

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
+from werkzeug.test import TestResponse
 
+from app.db import get_engine
 from app.sandbox.stripe import StripeSandbox
 from tests.conftest import wait_until
 from tests.processes import Process
@@ -150,21 +154,28 @@ def test_the_description_is_openapi_3_1(description: dict[str, Any]) -> None:
     for operation in operations:
         for answer in operation["responses"].values():
             assert answer["description"]
-            for content in answer.get("content", {}).values():
+            for media, content in answer.get("content", {}).items():
+                if media == "text/plain":
+                    continue
                 reference = content["schema"]["$ref"].removeprefix("#/components/schemas/")
                 assert reference in description["components"]["schemas"]
+
+
+def as_described(description: dict[str, Any], path: str, method: str, answer: TestResponse) -> None:
+    """It is one of the answers that the operation is described with, to the media type and the headers."""
+    described = description["paths"][path][method]["responses"][str(answer.status_code)]
+    [(media, content)] = described["content"].items()
+    assert answer.mimetype == media
+    schema = {**content["schema"], "components": description["components"]}
+    jsonschema_rs.Draft202012Validator(schema).validate(answer.json if answer.is_json else answer.text)
+    told = {name for name in ("X-Request-Id", "Retry-After", "Location") if name in answer.headers}
+    assert described["headers"].keys() == told
 
 
 def test_answers_are_as_described(
     web: FlaskClient, description: dict[str, Any], mailbox: Mailbox, stripe: StripeSandbox
 ) -> None:
-    def check(path: str, method: str, answer: Any) -> None:
-        described = description["paths"][path][method]["responses"][str(answer.status_code)]
-        [(media, content)] = described["content"].items()
-        assert answer.content_type == media
-        schema = {**content["schema"], "components": description["components"]}
-        jsonschema_rs.Draft202012Validator(schema).validate(answer.json)
-
+    check = partial(as_described, description)
     accepted = sign_up(web)
     check("/api/v1/customers", "post", accepted)
     check("/api/v1/customers", "post", sign_up(web, email="nobody"))
@@ -178,6 +189,42 @@ def test_answers_are_as_described(
     check("/api/v1/api-keys/{key_id}", "delete", web.delete("/api/v1/api-keys/999", headers=key))
     job_id = one("SELECT id FROM jobs WHERE name = 'issue_api_key'")
     check("/api/v1/jobs/{job_id}", "get", web.get(f"/api/v1/jobs/{job_id}", headers=key))
+    check("/api/v1/checkout", "post", web.post("/api/v1/checkout", json={"purpose": "teams"}, headers=key))
+    check("/api/v1/usage", "get", web.get("/api/v1/usage?from=never", headers=key))
+    check("/webhooks/stripe", "post", web.post("/webhooks/stripe"))
+    check("/webhooks/github", "post", web.post("/webhooks/github"))
+    for path in ("/healthz", "/readyz", "/metrics"):
+        check(path, "get", web.get(path))
+
+
+def test_503_is_described_where_the_database_is_needed(web: FlaskClient, description: dict[str, Any]) -> None:
+    with ExitStack() as stack:
+        for _ in range(get_engine().pool.size()):
+            stack.enter_context(get_engine().connect())
+        answers = {path: web.get(path) for path in ("/healthz", "/readyz", "/metrics")}
+    assert {path: answer.status_code for path, answer in answers.items()} == {
+        "/healthz": 200,
+        "/readyz": 503,
+        "/metrics": 200,
+    }
+    for path, answer in answers.items():
+        as_described(description, path, "get", answer)
+        assert ("503" in description["paths"][path]["get"]["responses"]) == (answer.status_code == 503), path
+
+
+@pytest.mark.usefixtures("whole_window")
+def test_a_limit_is_described_where_there_is_one(
+    web: FlaskClient, description: dict[str, Any], configure: Callable[..., None]
+) -> None:
+    configure(**dict.fromkeys(("SIGNUP_RATE_LIMIT", "API_RATE_LIMIT", "WEBHOOK_RATE_LIMIT"), "1/hour"))
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            asked = re.sub(r"\{\w+\}", "1" if "key_id" in path else "01900000-0000-7000-8000-000000000000", path)
+            web.open(asked, method=method.upper())
+            again = web.open(asked, method=method.upper())
+            assert ("429" in operation["responses"]) == (again.status_code == 429), (method, path)
+            if again.status_code == 429:
+                as_described(description, path, method, again)
 
 
 def test_the_docs_show_every_operation(web: FlaskClient, description: dict[str, Any]) -> None:
