@@ -11,7 +11,7 @@ from app.ledger.bell import get_redis
 from app.ledger.errors import JobError, Transient
 from app.logs import redact_text
 from app.mail import transport
-from app.ops.output import JsonOption, console, print_json, print_rows
+from app.ops.output import JsonOption, print_json, print_rows, say
 from app.settings import Settings, SettingsError, get_settings, origins, production_lacks, unknown_settings
 from app.stripe.catalog import TEAMS_LOOKUP_KEY
 from app.stripe.client import asking, client
@@ -38,11 +38,11 @@ def check(as_json: JsonOption = False) -> None:
     else:
         print_rows(rows, ("setting", "value", "from"), "")
         for line in lacking:
-            console.print(f"for production: {line}", style="dim", markup=False)
+            say(f"for production: {line}", "dim")
         for line in broken:
-            console.print(line, style="red", markup=False)
+            say(line, "red")
         if not broken:
-            console.print("all connections answer", style="green")
+            say("all connections answer", "green")
     if broken:
         raise typer.Exit(1)
 

@@ -27,7 +27,7 @@ from app.ops.audit import audit as run_audit
 from app.ops.check_command import check
 from app.ops.customer_commands import customers_app
 from app.ops.job_commands import jobs_app, operator, queues_app
-from app.ops.output import JsonOption, console, errors, fail, print_json, print_rows
+from app.ops.output import JsonOption, fail, print_json, print_rows, say
 from app.ops.reconcile_command import reconcile
 from app.ops.signup_commands import signups_app
 from app.ops.stripe_commands import stripe_app
@@ -78,13 +78,13 @@ def up(
     try:
         settings = system.start()
         if system.embedded.names:
-            console.print(f"embedded: {', '.join(system.embedded.names)} (data in {settings.tallyhook_home})")
+            say(f"embedded: {', '.join(system.embedded.names)} (data in {settings.tallyhook_home})")
         assert settings.ops_token is not None
-        console.print(f"ops token: {settings.ops_token.get_secret_value()}")
-        console.print(f"ready http://127.0.0.1:{system.url.rsplit(':', 1)[1]}")
+        say(f"ops token: {settings.ops_token.get_secret_value()}")
+        say(f"ready http://127.0.0.1:{system.url.rsplit(':', 1)[1]}")
         sys.stdout.flush()
         finished.wait()
-        console.print("stopping …")
+        say("stopping …")
     except (AlreadyUp, TimeoutError) as error:
         raise fail(str(error), 1) from None
     finally:
@@ -123,7 +123,7 @@ def db_migrate() -> None:
         before, after = migrate(get_engine())
     except NewerDatabase as error:
         raise fail(str(error), 1) from None
-    console.print(f"at {after} already" if before == after else f"{before or 'empty'} → {after}")
+    say(f"at {after} already" if before == after else f"{before or 'empty'} → {after}")
 
 
 @cli.command()
@@ -139,7 +139,7 @@ def audit(
         rows = [{"rule": rule, "checked": count} for rule, count in report["checked"].items()]
         print_rows(rows, ("rule", "checked"), "")
         if report["ok"]:
-            console.print("clean", style="green")
+            say("clean", "green")
         else:
             print_rows(report["findings"], ("rule", "subject", "detail"), "")
     if not report["ok"]:
@@ -153,17 +153,15 @@ def main() -> None:
         cli()
     except SettingsError as error:
         for problem in error.problems:
-            errors.print(problem, style="red")
+            fail(problem)
         sys.exit(2)
     except JobError as error:  # of the gateway: Stripe is away, or refuses our key
-        errors.print(str(error), style="red", markup=False)
-        sys.exit(1)
+        sys.exit(fail(str(error), 1).exit_code)
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
         away = isinstance(error, OperationalError | InterfaceError | InternalError)
         said = "the database does not answer" if away else "the database refused"
-        errors.print(f"{said}: {reason}", style="red", markup=False)
-        sys.exit(1)
+        sys.exit(fail(f"{said}: {reason}", 1).exit_code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from app.billing.reconcile import Sweep
 from app.db import transaction
 from app.ledger import ops
 from app.ops.job_commands import operator, parse_since
-from app.ops.output import JsonOption, WhyOption, console, errors, print_json, print_rows
+from app.ops.output import JsonOption, WhyOption, errors, print_json, print_rows, say
 
 
 def reconcile(
@@ -59,13 +59,11 @@ def _print(sweep: Sweep, fix: bool) -> None:
     rows: list[dict[str, Any]] = [{"looked at": what, "count": count} for what, count in sweep.checked.items()]
     print_rows(rows, ("looked at", "count"), "")
     if not sweep.drift:
-        console.print("no drift: what is here is what Stripe has", style="green")
+        say("no drift: what is here is what Stripe has", "green")
         return
     print_rows(sweep.drift, ("rule", "subject", "ours", "stripe", "repair"), "")
     mended = len(sweep.drift) - sweep.left
     if fix:
-        console.print(f"{mended} of {len(sweep.drift)} differences: their repairs are enqueued")
+        say(f"{mended} of {len(sweep.drift)} differences: their repairs are enqueued")
     else:
-        console.print(
-            f"{len(sweep.drift)} differences; `tallyhook reconcile --fix` repairs what no operator must see to"
-        )
+        say(f"{len(sweep.drift)} differences; `tallyhook reconcile --fix` repairs what no operator must see to")
