@@ -408,10 +408,10 @@ class GithubDelivery(RootModel[Annotated[dict[str, Any], AfterValidator(_storabl
 
 
 class Problem(BaseModel):
-    """RFC 9457. `errors` says which part of a body to change, and why."""
+    """RFC 9457. `errors` says which part of a body or a query to change, and why."""
 
     class Item(BaseModel):
-        """One part of the body."""
+        """One part of it, by its names from the outside in; none: the whole."""
 
         loc: list[str | int]
         msg: str

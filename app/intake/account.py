@@ -15,6 +15,7 @@ from app.intake.bodies import read_query, reply
 from app.intake.openapi import describe
 from app.intake.problems import Problem
 from app.ledger import ops
+from app.ledger.states import State
 
 blueprint = Blueprint("account", __name__, url_prefix="/api/v1")
 blueprint.before_request(require_api_key)
@@ -43,7 +44,8 @@ def list_bills() -> Response:
         with transaction() as db:
             found = bills.bills(db, g.customer_id, limit=wanted.limit, before=wanted.before)
     except bills.NoSuchBill:
-        raise Problem(422, "`before` is the id of no invoice or charge of yours.") from None
+        wrong = {"loc": ["before"], "msg": "is the id of no invoice or charge of yours"}
+        raise Problem(422, "The query does not validate: see errors.", errors=[wrong]) from None
     return reply(Bills(found))
 
 
@@ -74,4 +76,6 @@ def show_job(job_id: UUID) -> Response:
         job = None
     if job is None or job["customer_id"] != g.customer_id:
         raise Problem(404, "You have no job with this id.")
+    if job["state"] == State.SUCCEEDED:
+        job["error"] = None  # the ledger notes there that the effect was there already
     return reply(JobView.model_validate({name: job[name] for name in JobView.model_fields}))

@@ -107,6 +107,16 @@ def test_a_price_that_changed_while_teams_waited_is_not_charged(
 # The newest holds
 
 
+def test_a_choice_that_a_newer_one_took_the_place_of_has_no_error(web: FlaskClient, price: str) -> None:
+    jane = with_card(web)
+    older, newer = choose(web, jane, "payg"), choose(web, jane, "teams")
+    drain_to_the_end_of_today()
+    assert plan(jane) == "teams"
+    for accepted in (older, newer):
+        done = outcome(web, jane, accepted)
+        assert (done["state"], done["error"]) == ("succeeded", None)
+
+
 @pytest.mark.parametrize("query", ["", "?at_period_end=true"])
 @pytest.mark.parametrize("by_stripe", [False, True])
 def test_who_cancels_after_they_had_chosen_payg_is_charged_for_nothing(

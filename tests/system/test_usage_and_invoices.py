@@ -280,7 +280,9 @@ def test_a_long_list_comes_in_pages_that_miss_and_repeat_nothing(web: FlaskClien
 )
 def test_a_page_that_is_none_is_refused(web: FlaskClient, jane: ApiKey, query: dict[str, Any]) -> None:
     invoiced(jane, "in_1", "2026-03-02T10:00:00Z")
-    assert ask(web, jane, "invoices", **query).status_code == 422
+    answer = ask(web, jane, "invoices", **query)
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json["errors"]] == [list(query)]
 
 
 # Whose they are
@@ -292,7 +294,9 @@ def test_nobody_reads_of_another_customer(web: FlaskClient, jane: ApiKey) -> Non
     invoiced(jane, "in_1", today().isoformat())
     assert read(web, john, "usage")["totals"]["fixes"] == 0
     assert read(web, john, "invoices") == []
-    assert ask(web, john, "invoices", before="in_1").status_code == 422
+    answer = ask(web, john, "invoices", before="in_1")
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json["errors"]] == [["before"]]
     assert len(read(web, jane, "invoices")) == 2
 
 
