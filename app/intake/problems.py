@@ -60,10 +60,10 @@ def _from_http(error: HTTPException) -> WsgiResponse:
 
 
 def _from_database(error: Exception) -> Response:
-    """The job cannot be stored: the sender keeps it and tries again (law 1)."""
+    """The job cannot be stored, or nobody knows whether it was: the sender keeps it and tries again (law 1)."""
     cause = getattr(error, "orig", None) or error
     log.warning("intake.unavailable", error=type(cause).__name__, route=str(request.url_rule))
-    detail = "Nothing was stored: the database cannot be reached at the moment. Send the request again."
+    detail = "The database cannot do what the request asks for at the moment. Send the request again."
     return Problem(503, detail, headers={"Retry-After": str(RETRY_S)}).response()
 
 

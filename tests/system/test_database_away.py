@@ -36,7 +36,8 @@ def through(cable: Cable) -> str:
 
 
 def is_away(answer: Answer | TestResponse) -> None:
-    """503 with Retry-After, and a problem that says that nothing was stored."""
+    """503 with Retry-After, and a problem that gives nothing away, and says nothing of what was stored: who only reads
+    stores nothing, and of a commit that is cut off nobody knows."""
     status = answer.status if isinstance(answer, Answer) else answer.status_code
     headers = {name.lower(): value for name, value in dict(answer.headers).items()}
     assert status == 503
@@ -44,6 +45,7 @@ def is_away(answer: Answer | TestResponse) -> None:
     assert headers["content-type"] == "application/problem+json"
     assert "postgres" not in str(answer.json).lower().replace("postgresql cannot be reached", "")
     assert "127.0.0.1" not in str(answer.json)
+    assert "stored" not in answer.json["detail"]
 
 
 def test_a_signup_while_the_database_is_away_is_told_to_come_again_and_then_taken(
