@@ -41,6 +41,7 @@ class _Description:
     body: type[BaseModel] | None
     query: type[BaseModel] | None
     headers: dict[str, str]
+    headers_required: bool
     api_key: bool
     database: bool
 
@@ -52,6 +53,7 @@ def describe(
     body: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
     headers: dict[str, str] | None = None,
+    headers_required: bool = False,
     api_key: bool = False,
     database: bool = True,
 ) -> Callable[[View], View]:
@@ -63,7 +65,7 @@ def describe(
     """
 
     def mark(view: View) -> View:
-        said = _Description(summary, answers, body, query, headers or {}, api_key, database)
+        said = _Description(summary, answers, body, query, headers or {}, headers_required, api_key, database)
         view.description = said  # type: ignore[attr-defined]
         return view
 
@@ -109,7 +111,13 @@ class _Spec:
             for name in sorted(rule.arguments)
         ]
         parameters += [
-            {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+            {
+                "name": name,
+                "in": "header",
+                "required": said.headers_required,
+                "description": text,
+                "schema": {"type": "string"},
+            }
             for name, text in said.headers.items()
         ]
         if said.query is not None:

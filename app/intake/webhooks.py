@@ -55,6 +55,7 @@ def _view(source: Source) -> Callable[[], Response]:
         source.summary,
         answers={source.status: WebhookReceived, **dict.fromkeys((*source.refusals, 429), ProblemBody)},
         headers=dict(source.headers),
+        headers_required=True,
     )
     def view() -> Response:
         secrets = getattr(get_settings(), source.setting)

@@ -197,6 +197,23 @@ def test_answers_are_as_described(
         check(path, "get", web.get(path))
 
 
+def test_a_header_that_has_to_be_there_is_described_so(description: dict[str, Any]) -> None:
+    needed = {
+        (path, parameter["name"]): parameter["required"]
+        for path, operations in description["paths"].items()
+        for operation in operations.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "header"
+    }
+    assert {header for header, required in needed.items() if required} == {
+        ("/webhooks/stripe", "Stripe-Signature"),
+        ("/webhooks/github", "X-Hub-Signature-256"),
+        ("/webhooks/github", "X-GitHub-Delivery"),
+        ("/webhooks/github", "X-GitHub-Event"),
+    }
+    assert not needed["/api/v1/customers", "Idempotency-Key"]
+
+
 def test_503_is_described_where_the_database_is_needed(web: FlaskClient, description: dict[str, Any]) -> None:
     with ExitStack() as stack:
         for _ in range(get_engine().pool.size()):
