@@ -39,10 +39,13 @@ _PRIVATE = frozenset(
     (
         *("phone", "address", "line1", "line2", "city", "postal_code", "ip", "dob", "evidence"),
         *("customer_name", "customer_phone", "verified_name", "verified_phone", "account_holder_name", "payer_name"),
+        *("cardholder_name", "custom_fields"),
         *("tax_id", "tax_ids", "customer_tax_ids", "routing_number", "account_number", "iban"),
     )
 )
 _PLACES = re.compile(r"^address_|_(address|ip)$")
+_NAMED = ("customer", "tax_id", "card", "bank_account", "source")
+"""Objects of Stripe's whose name is a person's."""
 _NAMES = frozenset(("name", "individual_name", "business_name", "value"))  # the value is a tax id's
 _PEOPLE = frozenset(
     (
@@ -71,7 +74,7 @@ def redact(value: Any, within: object = None) -> Any:
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, Mapping):
-        named = within in _PEOPLE or "login" in value or value.get("object") in ("customer", "tax_id")
+        named = within in _PEOPLE or "login" in value or value.get("object") in _NAMED
         return {
             key: "[redacted]" if item and isinstance(key, str) and _is_hidden(key, named) else redact(item, key)
             for key, item in value.items()

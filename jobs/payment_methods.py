@@ -7,7 +7,9 @@ from sqlalchemy import Row
 
 from app.billing import payment_methods, plans, subscriptions
 from app.contracts.billing import AttachPaymentMethod, CompleteCheckout, DetachPaymentMethod, OpenCheckout
+from app.contracts.webhooks import SyncCustomer
 from app.customers import accounts
+from app.ledger.enqueue import enqueue
 from app.ledger.errors import AlreadyDone, Busy, JobError, Permanent
 from app.ledger.run import Run, handles
 from app.mail.links import account_url, return_url
@@ -86,7 +88,12 @@ def detach_payment_method(run: Run[DetachPaymentMethod]) -> None:
     with run.transaction() as db:
         default = payment_methods.after(db, customer.id, job.payment_method)
     if default != customer.default_payment_method:
-        make_default(run, customer, default)
+        try:
+            make_default(run, customer, default)
+        except Refused as error:  # it went in Stripe, and we have not heard of that: another one is to be charged
+            with run.transaction() as db:
+                enqueue(db, SyncCustomer(customer_id=customer.id, occasion=f"detach:{run.claim.job_id}"))
+            raise Busy(f"the other cards are looked at again ({error})", give_up_after=3600) from None
     cards.detach(job.payment_method)
     with run.finish() as db:
         payment_methods.remove(db, customer.id, job.payment_method, default)

@@ -100,7 +100,13 @@ def start_teams(run: Run[StartTeams]) -> None:
         raise Permanent("there is no payment method")
     else:
         teams.hear_of_end(run, customer)
-        seen = teams.find_open(customer) or _subscribe(run, customer)
+        seen = teams.find_open(customer)
+        if seen is None and job.wanted_at_signup and gateway.had_one(customer.stripe_customer_id, customer.id):
+            # A restored database has forgotten that it began, and ended (failures.md 40); or the end is heard of first.
+            with run.finish() as db:
+                subscriptions.settle_wanted(db, customer.id)
+            return
+        seen = seen or _subscribe(run, customer)
         if seen.ended_at is None:
             _follow_card(run, seen)
     its_invoices = bills.of_customer(customer.stripe_customer_id)
@@ -133,7 +139,7 @@ def _subscribe(run: Run[StartTeams], customer: Row[Any]) -> Subscription:
             payment_method=customer.default_payment_method,
             request=request,
         )
-        call = calls.freeze(db, _name(run.payload), wanted)
+        call = calls.aged(calls.freeze(db, _name(run.payload), wanted), run.claim.created_at)
     if call.parameters["items"] != wanted["items"]:
         raise Permanent("the price has changed since Teams was asked for: it has to be chosen again")  # failures.md 31
     while True:
@@ -144,7 +150,8 @@ def _subscribe(run: Run[StartTeams], customer: Row[Any]) -> Subscription:
             notice = None if card_replaced else _notice(run, customer, price, declined, call.number)
             with run.transaction() as db:
                 # Stripe has stored the refusal: a requeue asks the bank anew (failures.md 4).
-                call = calls.freeze(db, call.operation, wanted, call.number + 1)
+                last = calls.latest(db, call.operation) or call
+                call = calls.freeze(db, call.operation, wanted, last.number + 1)
                 if notice is not None:
                     enqueue(db, notice)
             if notice is not None:

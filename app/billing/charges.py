@@ -107,7 +107,9 @@ def decline(
     """
     note(db, charge.id, "declined", stripe_id=intent_id, reason=code, ruled_out=refused)
     failed_at = charge.failed_at or _now(db)
-    state = charge.state if charge.state == "uncollectible" else "declined"
+    # Where nothing was sent, the bank still waits for the customer to use the link.
+    stays = charge.state == "uncollectible" or (charge.state == "requires_action" and number == 0)
+    state = charge.state if stays else "declined"
     confirms = max(charge.confirms, number)
     _set(db, charge.id, state=state, decline_code=code, failed_at=failed_at, confirms=confirms)
     next_at = _after(db, charge, occasion, failed_at, code)

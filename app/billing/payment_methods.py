@@ -18,6 +18,8 @@ from app.ledger.states import State
 from app.ledger.tables import jobs
 from app.stripe.cards import Card, Wallet
 
+_NEWS = timedelta(days=1)
+"""How old a card may be, when it is heard of by chance, to begin the plan that was wanted at signup."""
 _NOTICE = timedelta(days=31)
 """How long before a card expires its holder is told."""
 
@@ -87,12 +89,13 @@ def adopt(db: Connection, customer_id: int, card: Card) -> None:
     _list(db, customer_id, card, adopted=True)
 
 
-def keep(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
+def keep(db: Connection, customer_id: int, card: Card, occasion: str, *, begins_plan: bool = True) -> None:
     """A card has arrived (architecture.md, "Adding a payment method"): it becomes the default, the trial grows once,
     a plan that was wanted at signup begins, and charges and invoices that failed are tried again on it.
 
     Args:
         occasion: what it came by, such as a request's id: for each, what failed is tried once.
+        begins_plan: False for one that is heard of late: what was wanted at signup may have been had, and left, since.
     """
     _list(db, customer_id, card, adopted=True)
     db.execute(
@@ -104,7 +107,8 @@ def keep(db: Connection, customer_id: int, card: Card, occasion: str) -> None:
         )
     )
     standing.settle(db, customer_id)
-    _begin_wanted_plan(db, customer_id, card, occasion)
+    if begins_plan:
+        _begin_wanted_plan(db, customer_id, card, occasion)
     charges.redrive(db, customer_id, card.id, occasion)
     if invoices.any_open(db, customer_id):
         enqueue(db, PayInvoices(customer_id=customer_id, occasion=f"{card.id}:{occasion}"))
@@ -117,7 +121,8 @@ def _begin_wanted_plan(db: Connection, customer_id: int, card: Card, occasion: s
     if customer.wanted_plan == "payg":
         begin(db, customer_id, "payg", reason="wanted at signup", ref=f"card:{card.id}")
     elif customer.wanted_plan == "teams":
-        enqueue(db, StartTeams(customer_id=customer_id, request=f"card:{card.id}:{occasion}"))
+        request = f"card:{card.id}:{occasion}"
+        enqueue(db, StartTeams(customer_id=customer_id, request=request, wanted_at_signup=True))
 
 
 def remove(db: Connection, customer_id: int, payment_method: str, default: str | None) -> None:
@@ -155,7 +160,8 @@ def follow(db: Connection, customer: Row[Any], wallet: Wallet, occasion: str) ->
         if customer.default_payment_method is not None:
             standing.settle(db, customer.id)
     elif default != customer.default_payment_method:
-        keep(db, customer.id, next(card for card in wallet.cards if card.id == default), occasion)
+        card = next(card for card in wallet.cards if card.id == default)
+        keep(db, customer.id, card, occasion, begins_plan=card.created_at > datetime.now(UTC) - _NEWS)
     warn_of_expiry(db, customer.id)
 
 

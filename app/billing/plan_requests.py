@@ -45,6 +45,7 @@ def command_for(db: Connection, customer_id: int, plan: str, *, at_period_end: b
     if subscription is None:
         if plan == customer.plan and waiting in (None, plan) and customer.wanted_plan == "trial":
             raise NotPossible("There is nothing to cancel." if plan == "trial" else f"Your plan is {plan} already.")
+        begin_with: dict[str, type[StartTeams | StartPayg | LeavePayg]]
         begin_with = {"teams": StartTeams, "payg": StartPayg, "trial": LeavePayg}
         return begin_with[plan](customer_id=customer_id, request=request)
     if plan == "teams":

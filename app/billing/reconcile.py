@@ -45,7 +45,8 @@ _BATCH = 500
 _CURSORS = "SELECT name, at FROM reconcile_cursors"
 _MOVE = """
 INSERT INTO reconcile_cursors (name, at) VALUES (%(name)s, %(at)s)
-ON CONFLICT (name) DO UPDATE SET at = greatest(reconcile_cursors.at, excluded.at)
+ON CONFLICT (name) DO UPDATE SET at =
+    CASE WHEN reconcile_cursors.at > %(latest)s THEN excluded.at ELSE greatest(reconcile_cursors.at, excluded.at) END
 """
 
 
@@ -92,10 +93,11 @@ class Sweep:
         nothing to catch up with: only the cursors are set."""
         now = datetime.now(UTC)
         with self._transaction() as db:
-            last: dict[str, datetime] = {row.name: row.at for row in db.exec_driver_sql(_CURSORS)}
-            for name in () if last else (EVENTS, *COMPARISONS):
+            last = _cursors(db, now)
+            begun = db.exec_driver_sql(_CURSORS).first() is not None
+            for name in () if begun else (EVENTS, *COMPARISONS):
                 _move(db, name, now)
-        if not last:
+        if not begun:
             return
         self.events()
         for kind in COMPARISONS:
@@ -107,7 +109,7 @@ class Sweep:
         hand are gone over again, which the keys make harmless."""
         began = datetime.now(UTC)
         with self._transaction() as db:
-            cursor = {row.name: row.at for row in db.exec_driver_sql(_CURSORS)}.get(EVENTS)
+            cursor = _cursors(db, began).get(EVENTS)
         start = max(began - KEPT, since or (cursor or began) - (_OVERLAP if cursor else KEPT))
         for first, end in _windows(start, began):
             for page in history.events(first, end):
@@ -208,7 +210,13 @@ class Sweep:
 
 
 def _move(db: Connection, name: str, at: datetime) -> None:
-    db.exec_driver_sql(_MOVE, {"name": name, "at": at})
+    db.exec_driver_sql(_MOVE, {"name": name, "at": at, "latest": datetime.now(UTC) + _OVERLAP})
+
+
+def _cursors(db: Connection, now: datetime) -> dict[str, datetime]:
+    """How far each sweep has come. A cursor that is well ahead of now was set by a clock that was wrong: believed, it
+    would end all catching up, so it counts for nothing."""
+    return {row.name: row.at for row in db.exec_driver_sql(_CURSORS) if row.at <= now + _OVERLAP}
 
 
 def _windows(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime | None]]:

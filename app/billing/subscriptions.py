@@ -123,7 +123,8 @@ def keep(db: Connection, customer_id: int, seen: Subscription, its_invoices: Seq
     if seen.ended_at is None:
         standing.settle(db, customer_id)
         _look_again(db, customer_id, seen)
-        if seen.past_due and (before is None or before.past_due_since is None):
+        wants_customer = any(bill.wants_customer and bill.subscription == seen.id for bill in its_invoices)
+        if seen.past_due and not wants_customer:  # who only has to confirm it is told that, by the invoice
             ref, owed = f"{seen.id}:{seen.period_start.isoformat()}", invoices.owed(its_invoices, seen.id)
             values = {"amount_cents": owed}
             enqueue(db, SendNotice(customer_id=customer_id, kind="subscription_past_due", ref=ref, values=values))

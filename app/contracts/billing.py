@@ -134,6 +134,8 @@ class StartTeams(OfCustomer, queue="billing", gate=BILLING):
     """Subscribe the customer to Teams: charges the first month."""
 
     request: str
+    wanted_at_signup: bool = False
+    """It begins with the first card, by no request of its own."""
 
     @property
     def dedup_key(self) -> str:

@@ -116,6 +116,18 @@ def find(call: Call) -> Subscription | None:
     return None
 
 
+def had_one(stripe_customer: str, customer_id: int) -> bool:
+    """Whether the customer has, or has ever had, a subscription of ours.
+
+    Raises:
+        as `app.stripe.client.asking`
+    """
+    with asking():
+        page = client().v1.subscriptions.list({"customer": stripe_customer, "status": "all", "limit": 100})
+        found = [read(one.to_dict()) for one in page.auto_paging_iter()]
+    return any(one.owner == str(customer_id) and not one.incomplete for one in found)
+
+
 def find_open(stripe_customer: str, customer_id: int) -> Subscription | None:
     """The subscription that the customer has already, if any: nobody pays for Teams twice.
 

@@ -249,6 +249,18 @@ def test_a_card_that_took_longer_is_charged_where_the_later_one_is_gone_again(
     assert cards(web, ada) == [("visa", True)]
 
 
+def test_a_card_is_removed_though_the_other_one_has_gone_in_stripe(web: FlaskClient, stripe: StripeSandbox) -> None:
+    ada = customer()
+    visa = outcome(web, ada, add(web, ada, "pm_card_visa"))["result"]["payment_method"]
+    mastercard = outcome(web, ada, add(web, ada, "pm_card_mastercard"))["result"]["payment_method"]
+    client().v1.payment_methods.detach(visa)  # and nobody has told us
+    accepted = web.delete(f"/api/v1/payment-methods/{mastercard}", headers=ada.headers)
+    drain()
+    time_passes()
+    assert outcome(web, ada, accepted)["state"] == "succeeded"
+    assert (cards(web, ada), default_in_stripe(ada)) == ([], None)
+
+
 def test_a_card_detached_in_stripe_can_be_removed_here(web: FlaskClient) -> None:
     jane = customer()
     visa = outcome(web, jane, add(web, jane, "pm_card_visa"))["result"]["payment_method"]

@@ -29,8 +29,20 @@ from app.stripe.client import client
 from tests.conftest import wait_until
 from tests.system import money
 from tests.system.money import Customer, deploy
-from tests.system.scene import count, drain, drain_to_the_end, findings, one, rows_of_all_tables, sql, time_passes
-from tests.system.test_plans import on_teams, with_card
+from tests.system.scene import (
+    Mailbox,
+    count,
+    drain,
+    drain_to_the_end,
+    findings,
+    one,
+    rows_of_all_tables,
+    sign_up,
+    sql,
+    time_passes,
+)
+from tests.system.test_payment_methods import add, outcome
+from tests.system.test_plans import cancel, choose, on_teams, with_card
 from tests.system.test_stripe_failures import hours_pass
 
 DAY = 24 * 3600
@@ -567,6 +579,60 @@ def by_the_clock(hour: int) -> dict[str, Any]:
     drain()
     found: dict[str, Any] = one("SELECT result FROM jobs WHERE key = %(key)s", key=f"reconcile:{period}")
     return found
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["wanted at signup", "asked for and not begun"])
+def test_a_teams_that_has_ended_since_the_backup_is_not_bought_again(
+    web: FlaskClient, stripe: StripeSandbox, backup: Callable[[], Callable[[], None]], mailbox: Mailbox, waiting: bool
+) -> None:
+    if waiting:
+        ada = with_card(web)
+        mend()
+        choose(web, ada, "teams")
+        restore = backup()
+        drain()
+    else:
+        sign_up(web, plan="teams")
+        drain()
+        ada = Customer(*sql("SELECT id, stripe_customer_id FROM customers")[0], mailbox.mail().key)
+        mend()
+        restore = backup()
+        outcome(web, ada, add(web, ada, "pm_card_visa"))
+    assert money.status(ada).plan == "teams"
+    outcome(web, ada, cancel(web, ada, "?at_period_end=true"))
+    stripe.advance(32 * 86400)
+    restore()
+    sql("UPDATE jobs SET created_at = created_at - interval '25 hours' WHERE name = 'start_teams'")
+    drain()
+    time_has_passed(hours=24)
+    by_the_clock(1)  # by nobody's word
+    assert [invoice["amount_paid"] for invoice in stripe.objects("invoice")] == [49900]
+    assert money.status(ada).plan == "trial"
+
+
+def test_a_clock_that_was_ahead_does_not_end_catching_up(web: FlaskClient, stripe: StripeSandbox) -> None:
+    ada = on_teams(web)
+    mend()
+    sql("UPDATE reconcile_cursors SET at = at + interval '1 year'")
+    client().v1.subscriptions.update(subscription(ada), {"cancel_at_period_end": True})
+    by_the_clock(1)
+    drain()
+    assert one("SELECT cancel_at_period_end FROM subscriptions")
+    assert sql("SELECT name FROM reconcile_cursors WHERE at > clock_timestamp() + interval '1 day'") == []
+
+
+def test_a_link_that_was_not_used_while_another_card_was_ruled_out_is_no_drift(
+    web: FlaskClient, stripe: StripeSandbox
+) -> None:
+    ada = on_payg(web)
+    [visa] = stripe.objects("payment_method")
+    stripe.change_card(visa["id"], "chargeDeclinedLostCard")
+    deploy(ada, 2)
+    drain()
+    outcome(web, ada, add(web, ada, "pm_card_authenticationRequired"))
+    outcome(web, ada, add(web, ada, visa["id"]))
+    assert money.charge_states(ada) == ["succeeded", "requires_action"]
+    mend()
 
 
 def time_has_passed(**since: int) -> None:

@@ -598,6 +598,17 @@ def test_the_end_of_free_time_is_told_once(
     assert one("SELECT email FROM customers WHERE id = %(id)s", id=ada.id) in mail.to
 
 
+def test_a_renewal_that_the_bank_wants_confirmed_is_one_mail(
+    web: FlaskClient, stripe: StripeSandbox, price: str, mailbox: Mailbox
+) -> None:
+    ada = on_teams(web)
+    stripe.change_card(stripe.objects("payment_method")[0]["id"], "authenticationRequired")
+    mailbox.clear()
+    stripe.advance(31 * DAY + 7200)
+    sync(ada)
+    assert [mail.subject for mail in mailbox.mails()] == ["Please confirm a payment of $499.00"]
+
+
 def test_free_time_that_is_ended_early_ends_its_period(stripe: StripeSandbox, price: str) -> None:
     ada = money.customer()
     money.give_card(ada, "pm_card_visa")
