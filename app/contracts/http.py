@@ -69,7 +69,8 @@ class SignupBody(BaseModel):
 
 
 SignupStatus = Literal["queued", "provisioning", "awaiting_approval", "provisioned", "failed", "rejected"]
-StepState = Literal["waiting", "queued", "held", "running", "retrying", "succeeded", "dead", "cancelled"]
+JobState = Literal["queued", "held", "running", "retrying", "succeeded", "dead", "cancelled"]
+StepState = Literal["waiting", JobState]
 
 
 class SignupAccepted(BaseModel):
@@ -115,14 +116,20 @@ class BillingStatus(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job as the customer whose it is sees it."""
+    """A job as the customer whose it is sees it. `error` is that of the last attempt."""
+
+    class Error(BaseModel):
+        """What went wrong, or why it waits."""
+
+        kind: str | None
+        message: str | None
 
     id: UUID
     name: str
-    state: str
+    state: JobState
     attempts: int
     result: dict[str, Any] | None
-    error: dict[str, Any] | None
+    error: Error | None
 
 
 class NewApiKey(BaseModel):

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.test import TestResponse
 
 from app.db import get_engine
+from app.ledger.states import State
 from app.sandbox.stripe import StripeSandbox
 from tests.conftest import wait_until
 from tests.processes import Process
@@ -195,6 +196,14 @@ def test_answers_are_as_described(
     check("/webhooks/github", "post", web.post("/webhooks/github"))
     for path in ("/healthz", "/readyz", "/metrics"):
         check(path, "get", web.get(path))
+
+
+def test_who_watches_a_job_can_read_what_it_may_come_to(description: dict[str, Any]) -> None:
+    schemas = description["components"]["schemas"]
+    assert set(schemas["JobView"]["properties"]["state"]["enum"]) == set(State)
+    error, nothing = schemas["JobView"]["properties"]["error"]["anyOf"]
+    assert schemas[error["$ref"].removeprefix("#/components/schemas/")]["properties"].keys() == {"kind", "message"}
+    assert nothing == {"type": "null"}
 
 
 def test_a_header_that_has_to_be_there_is_described_so(description: dict[str, Any]) -> None:
