@@ -228,6 +228,10 @@ PERSONAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"billing_details": {"tax_id": "very", "name": "Very", "address": {"line1": "very"}}},
         {"id": "pm_1", "type": "card", "customer": "cus_1"},
     ),
+    "a card of an older account": (
+        {"object": "card", "name": "Very", "card_present": {"cardholder_name": "very"}, "custom_fields": ["very"]},
+        {"id": "card_1", "brand": "Visa", "last4": "4242", "exp_year": 2030},
+    ),
     "an owner of a source": (
         {"owner": {"name": "Very", "verified_name": "very", "verified_phone": "very", "verified_address": "very"}},
         {"id": "src_1", "status": "chargeable", "flow": "redirect"},

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,12 +26,16 @@ Start = Callable[..., Process]
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home() -> Iterator[Path]:
     """A TALLYHOOK_HOME of the test's own. A PostgreSQL that is left running on it is stopped."""
-    folder = tmp_path / "home"
-    yield folder
-    if (folder / "postgres" / "postmaster.pid").exists():
-        EmbeddedPostgres(folder / "postgres").close()
+    with tempfile.TemporaryDirectory(prefix="tallyhook-up-") as folder:
+        Path(folder).chmod(
+            0o755
+        )  # the embedded PostgreSQL runs as another user than root, whom pytest's folders shut out
+        home = Path(folder) / "home"
+        yield home
+        if (home / "postgres" / "postmaster.pid").exists():
+            EmbeddedPostgres(home / "postgres").close()
 
 
 @pytest.fixture
