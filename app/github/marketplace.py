@@ -81,7 +81,8 @@ def _enrol(db: Connection, said: MarketplacePurchase) -> Buyer:
 
 
 def keep(db: Connection, said: MarketplacePurchase, *, delivery: str, received_at: datetime) -> None:
-    """Keep what the delivery says, once.
+    """Keep what the delivery says, once. Done again, its plans are those of MARKETPLACE_PLANS as it is then: what was
+    kept under a wrong one is mended by a replay.
 
     Raises:
         Permanent: its plan is none of MARKETPLACE_PLANS.
@@ -101,7 +102,8 @@ def keep(db: Connection, said: MarketplacePurchase, *, delivery: str, received_a
         months_from=purchase.next_billing_date or effective_at,
     )
     new = upsert(marketplace_purchases).values(github_id=purchase.account.id, **asdict(told))
-    db.execute(new.on_conflict_do_nothing())
+    ours = {name: new.excluded[name] for name in ("plan", "plan_before")}
+    db.execute(new.on_conflict_do_update(index_elements=[marketplace_purchases.c.delivery], set_=ours))
 
 
 def _ours(bought: Plan) -> str | None:

@@ -63,6 +63,20 @@ def plan(of: Customer) -> str:
 # marketplace installation
 
 
+def test_a_purchase_that_was_kept_under_a_wrong_mapping_is_mended_by_a_replay(
+    web: FlaskClient, configure: Callable[..., None]
+) -> None:
+    configure(MARKETPLACE_PLANS="435=payg")
+    org = account()
+    deliver(web, org.says("purchased", 435), delivery="d1")
+    settle()
+    assert plan(the_customer(org)) == "payg"
+    configure(MARKETPLACE_PLANS="435=teams")
+    assert CliRunner().invoke(cli, ["webhooks", "replay", "d1"]).exit_code == 0
+    settle()
+    assert plan(the_customer(org)) == "teams"
+
+
 def test_marketplace_installation(web: FlaskClient, mailbox: Mailbox, stripe: StripeSandbox) -> None:
     """A purchase makes a customer with their plan, who is not charged by Stripe for it."""
     [purchased, *_] = samples("marketplace_purchase")
