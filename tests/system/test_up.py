@@ -71,6 +71,7 @@ def end(process: Process) -> int:
 # a second one
 
 
+@pytest.mark.slow
 def test_a_second_one_in_the_folder_says_so_and_leaves_the_first_alone(
     up: Start, home: Path, empty_database: str
 ) -> None:
@@ -112,6 +113,7 @@ def test_production_with_nothing_configured_is_told_all_that_it_lacks(up: Start)
 # one that was killed
 
 
+@pytest.mark.slow
 def test_all_ends_with_one_that_is_killed_and_the_next_one_begins(up: Start, home: Path) -> None:
     port = free_port()
     killed = up("--port", str(port))
@@ -134,6 +136,7 @@ def test_all_ends_with_one_that_is_killed_and_the_next_one_begins(up: Start, hom
     assert not (home / "postgres" / "postmaster.pid").exists()
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_and_started_again_at_once_begins(up: Start, empty_database: str) -> None:
     port = str(free_port())
     killed = up("--port", port, DATABASE_URL=empty_database)
