@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -253,9 +253,9 @@ def origins(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _load(files: list[str], **instead: str) -> Settings:
+def _load(files: list[str], **instead: Any) -> Settings:
     try:
-        return Settings(_env_file=files, **instead)  # type: ignore[arg-type]
+        return Settings(_env_file=files, **instead)
     except ValidationError as error:
         # Only the name and the reason: the value may be a secret.
         raise SettingsError(

@@ -4,7 +4,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 
 class EmbeddedPostgres:

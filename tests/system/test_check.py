@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 
 from app.sandbox.stripe import StripeSandbox
 from app.settings import SettingsError, get_settings
-from tests.conftest import ROOT, closed_port, free_port
-from tests.system.test_cli import GOOD
+from tests.conftest import closed_port, free_port
+from tests.system.test_cli import GOOD, run
 
 
 class _Mails:
@@ -38,21 +36,8 @@ def mail_port() -> Iterator[int]:
 
 def check(**settings: str) -> tuple[int, Any]:
     """The command's exit status and what it prints as JSON."""
-    done = run("--json", **settings)
+    done = run("check", "--json", **settings)
     return done.returncode, json.loads(done.stdout)
-
-
-def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "app.ops.cli", "check", *arguments],
-        cwd=ROOT,
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
 
 
 # connections
@@ -74,7 +59,7 @@ def test_a_key_that_stripe_does_not_know_is_told_in_a_line_and_not_shown() -> No
 
 
 def test_check_changes_nothing_at_stripe(stripe: StripeSandbox) -> None:
-    assert run().returncode == 0
+    assert run("check").returncode == 0
     assert {request["method"] for request in stripe.requests()} == {"GET"}
 
 
@@ -92,7 +77,7 @@ def test_a_mail_server_that_answers_is_well(mail_port: int) -> None:
 
 
 def test_a_log_in_that_the_mail_server_refuses_is_told_without_its_password(mail_port: int) -> None:
-    done = run(MAIL_URL=f"smtp://jane:verysecretwrong@127.0.0.1:{mail_port}")
+    done = run("check", MAIL_URL=f"smtp://jane:verysecretwrong@127.0.0.1:{mail_port}")
     assert done.returncode == 1
     assert "MAIL_URL: the mail server" in done.stdout
     assert "refused our log-in" in done.stdout
@@ -118,7 +103,7 @@ def test_every_setting_is_shown_and_no_secret(mail_port: int) -> None:
         "SECRET_KEYS": "verysecret5,verysecret6",
         "OPS_TOKEN": "verysecret7",
     }
-    done = run(**secrets)
+    done = run("check", **secrets)
     assert (done.returncode, done.stderr) == (0, "")
     assert "verysecret" not in done.stdout
     status, found = check(**secrets)

@@ -1,5 +1,6 @@
 """What every notice is, and what several of them say."""
 
+from abc import abstractmethod
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -56,13 +57,13 @@ class Notice(BaseModel):
             KINDS[kind] = cls
 
     @property
+    @abstractmethod
     def subject(self) -> str:
         """A line of plain ASCII."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paragraphs(self) -> list[str]:
         """What happened, what it costs, what to do. Plain text: whoever shows it escapes it."""
-        raise NotImplementedError
 
     def action(self) -> tuple[str, str] | None:
         """The words and the address of a link of its own, in place of the one to the account page."""
