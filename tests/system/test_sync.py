@@ -411,6 +411,19 @@ def test_the_first_card_is_as_one_that_was_added(stripe: StripeSandbox, web: Fla
     assert money.status(ada).subscription_status == "active"
 
 
+@pytest.mark.parametrize(("news_for", "begins"), [(timedelta(days=1), "payg"), (timedelta(0), "trial")])
+def test_a_card_that_is_heard_of_late_begins_no_plan(
+    stripe: StripeSandbox, monkeypatch: pytest.MonkeyPatch, news_for: timedelta, begins: str
+) -> None:
+    """After a restore every card is a first one: payg may have been had, and left, since."""
+    monkeypatch.setattr("app.billing.payment_methods._NEWS", news_for)
+    ada = money.customer()
+    sql("UPDATE customers SET wanted_plan = 'payg'")
+    attach(ada, "pm_card_visa")
+    sync(ada)
+    assert (plan(ada), one("SELECT default_payment_method IS NOT NULL FROM customers")) == (begins, True)
+
+
 def test_another_card_is_listed_and_charged_only_once_it_is_the_default(web: FlaskClient) -> None:
     ada = money.customer()
     outcome(web, ada, add(web, ada, "pm_card_visa"))
