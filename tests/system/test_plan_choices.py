@@ -241,6 +241,27 @@ def test_what_was_cancelled_at_once_while_billing_was_off_ends_with_the_release_
     assert plan(jane) == "trial"
 
 
+def test_an_end_that_waits_for_overage_lets_no_other_month_begin(
+    web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
+) -> None:
+    configure(TEAMS_INCLUDED_FIXES="1")
+    jane = on_teams(web)
+    stripe.fault("refuse", operation="POST /v1/invoiceitems", count=None)
+    for issue in (1, 2):
+        deploy(jane, issue)
+    cancel(web, jane)
+    drain_to_the_end_of_today()
+    [before] = stripe.objects("subscription")
+    sql(
+        "UPDATE jobs SET busy_since = busy_since - interval '2 minutes', run_at = clock_timestamp()"
+        " WHERE name = 'end_teams'"
+    )
+    drain()
+    [after] = stripe.objects("subscription")
+    assert (before["cancel_at_period_end"], after["cancel_at_period_end"]) == (False, True)
+    assert after["status"] == "active", "it ends at once when the overage is told"
+
+
 def test_overage_that_cannot_be_told_keeps_nobody_from_cancelling(
     web: FlaskClient, stripe: StripeSandbox, price: str, configure: Callable[..., None]
 ) -> None:
